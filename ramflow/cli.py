@@ -1,0 +1,159 @@
+"""``ramflow STAGE``: argument parsing, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ramflow import __version__
+from ramflow.errors import UserError
+from ramflow.kfp_outputs import name_outputs
+from ramflow.settings import Section, Settings, read_settings
+from ramflow.stage import Input, Stage, execute
+from ramflow.stages import REPORT_INPUTS, STAGES
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one line, as every other user error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``prog: message`` and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 the user can mend it, 3 a gate says no, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on or starts again", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(
+                f"{error.filename or 'writing the output'}: {error.strerror}; nothing half-written was kept", 2
+            )
+        raise
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("ramflow: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        "ramflow", description="Train Recognize Anything (RAM++) taggers, and know that the run can be trusted."
+    )
+    parser.add_argument("--version", action="version", version=f"ramflow {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_pack(commands)
+    for stage in STAGES:
+        _add_stage(commands, stage)
+    _add_report(commands)
+    _add_settings(commands)
+    return parser
+
+
+def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "annotations and images into tar shards and a manifest"
+    parser = commands.add_parser("pack", help=text, description=text)
+    parser.add_argument("--annotations", nargs="+", required=True, metavar="[SPLIT=]FILE",
+                        help="upstream's JSON lists; SPLIT is train (default), validation or test")  # fmt: skip
+    parser.add_argument("--images", required=True, type=Path, help="the folder that image_path is relative to")
+    parser.add_argument("--tags", required=True, type=Path, help="tag list, a name a line")
+    parser.add_argument("--out", required=True, type=Path, help="the dataset directory to make")
+    parser.add_argument("--shard-mb", type=float, default=256, help="size of a shard in MiB (default 256)")
+    parser.set_defaults(run=_run_pack)
+
+
+def _run_pack(a: argparse.Namespace) -> None:
+    from ramflow.data.pack import pack
+
+    if not a.shard_mb > 0:
+        raise UserError(f"--shard-mb {a.shard_mb}: a size above 0 is expected")
+    pack(a.annotations, a.images, a.tags, a.out, shard_bytes=int(a.shard_mb * 2**20))
+
+
+def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: Stage) -> None:
+    parser = commands.add_parser(stage.name, help=stage.summary, description=stage.summary)
+    _add_common(parser, stage.inputs)
+    parser.add_argument("--out", required=True, help="directory to write: local or s3://")
+    parser.add_argument("--enforce", action="store_true", help="exit with 3 when the verdict is a no")
+    parser.add_argument(
+        "--executor-input", help="given by Kubeflow Pipelines: where its launcher wants the outputs named"
+    )
+    if stage.name == "verify":
+        parser.add_argument("--encoder", help="timm name of the encoder; short for --set verify.encoder=NAME")
+    parser.set_defaults(run=lambda a: _run_stage(stage, a))
+
+
+def _add_common(parser: argparse.ArgumentParser, inputs: tuple[Input, ...]) -> None:
+    parser.add_argument("--params", help="YAML file of parameters, or its content as a JSON object")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one parameter")
+    for i in inputs:
+        parser.add_argument(f"--{i.name}", required=i.required, help=i.help + ("" if i.required else " (optional)"))
+
+
+def _given(a: argparse.Namespace, inputs: tuple[Input, ...]) -> dict[str, str]:
+    return {i.name: value for i in inputs if (value := getattr(a, i.name.replace("-", "_"))) is not None}
+
+
+def _run_stage(stage: Stage, a: argparse.Namespace) -> None:
+    overrides = [*a.set, *([f"verify.encoder={a.encoder}"] if getattr(a, "encoder", None) else [])]
+    settings: Section = getattr(read_settings(a.params, overrides), stage.name)
+    execute(stage, settings, _given(a, stage.inputs), a.out, enforce=a.enforce)
+    if a.executor_input:
+        name_outputs(a.executor_input)
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "one self-contained page of all that the stages found"
+    parser = commands.add_parser("report", help=text, description=text)
+    _add_common(parser, REPORT_INPUTS)
+    parser.add_argument("--out", required=True, type=Path, help="the HTML file to write")
+    parser.add_argument(
+        "--executor-input", help="given by Kubeflow Pipelines: where its launcher wants the outputs named"
+    )
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(a: argparse.Namespace) -> None:
+    from ramflow.report.page import write_report
+
+    settings = read_settings(a.params, a.set).report
+    write_report(settings, _given(a, REPORT_INPUTS), a.out)
+    if a.executor_input:
+        name_outputs(a.executor_input)
+
+
+def _add_settings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "list every parameter, its default and what it does"
+    parser = commands.add_parser("settings", help=text, description=text)
+    parser.add_argument("--params", help="show the values of this file instead of the defaults")
+    parser.set_defaults(run=lambda a: _print_section(read_settings(a.params), ""))
+
+
+def _print_section(section: Section, prefix: str) -> None:
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            if isinstance(section, Settings):
+                print(f"\n# {info.description}")
+            _print_section(value, f"{prefix}{name}.")
+        else:
+            print(f"{prefix}{name} = {value!r}    {info.description}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Multi-label metrics: average precision in both conventions, precision, recall, F1, threshold calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def average_precision(scores: npt.NDArray[np.floating], targets: Bools) -> float:
+    """Non-interpolated average precision of one tag: the mean, over positives, of the precision at their score.
+
+    Images with equal scores count as one group, so that the order of rows does not matter (with upstream's
+    unstable sort ties give anything from 0.06 to 1.0). NaN without positives.
+
+    Args:
+        scores: [images].
+        targets: true for positives [images].
+    """
+    if not targets.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores, hits = scores[order], targets[order]
+    last_of_group = np.append(sorted_scores[1:] != sorted_scores[:-1], True)
+    found = np.cumsum(hits)[last_of_group]
+    seen = np.flatnonzero(last_of_group) + 1
+    return float(np.sum(np.diff(found, prepend=0) * found / seen) / hits.sum())
+
+
+def average_precisions(scores: npt.NDArray[np.floating], targets: Bools) -> Floats:
+    """Average precision a tag [tags] of scores and targets [images, tags]; NaN for tags without positives."""
+    return np.array([average_precision(scores[:, t], targets[:, t]) for t in range(targets.shape[1])])
+
+
+def mean_average_precision(ap: Floats) -> float:
+    """Mean over the tags that have positives (F41); NaN when none has."""
+    return float(np.nanmean(ap)) if not np.isnan(ap).all() else float("nan")
+
+
+def mean_average_precision_public(ap: Floats) -> float:
+    """The upstream convention: a tag without positives counts as 0."""
+    return float(np.nan_to_num(ap).mean())
+
+
+@dataclass(frozen=True)
+class TagScores:
+    """Precision, recall and F1 a tag [tags], 0 where nothing was predicted or nothing is there."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def at_thresholds(scores: npt.NDArray[np.floating], targets: Bools, thresholds: Floats) -> TagScores:
+    """Precision, recall and F1 a tag when every score above its tag's threshold is a prediction."""
+    predicted = scores > thresholds
+    hits = (predicted & targets).sum(axis=0)
+    precision = _ratio(hits, predicted.sum(axis=0))
+    recall = _ratio(hits, targets.sum(axis=0))
+    return TagScores(precision, recall, _ratio(2 * precision * recall, precision + recall))
+
+
+def calibrate(scores: npt.NDArray[np.floating], targets: Bools, fallback: float) -> Floats:
+    """The threshold a tag [tags] with the best F1 on these images (F42); ``fallback`` for tags without positives.
+
+    Candidates are the middles between neighbouring scores; of equal F1 the highest threshold is taken.
+    """
+    thresholds = np.full(targets.shape[1], fallback)
+    for t in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, t], kind="stable")
+        sorted_scores = scores[order, t].astype(np.float64)
+        hits = np.cumsum(targets[order, t])
+        predicted = np.arange(1, len(order) + 1)
+        f1 = 2 * hits / (predicted + hits[-1])
+        following = np.append(sorted_scores[1:], 0.0)
+        f1[sorted_scores == following] = -1
+        best = int(np.argmax(f1))
+        thresholds[t] = (sorted_scores[best] + following[best]) / 2
+    return thresholds
+
+
+def _ratio(over: npt.NDArray[np.generic], under: npt.NDArray[np.generic]) -> Floats:
+    result: Floats = np.divide(over, under, out=np.zeros(len(over)), where=under != 0)
+    return result

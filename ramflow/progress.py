@@ -1,0 +1,40 @@
+"""Progress of long steps: a live bar on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+LOG_INTERVAL_SECONDS = 10.0
+
+
+def say(message: str) -> None:
+    """Print one plain line on standard error, at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """Yield ``items`` and show how far they are: ``label 120/2000``, with the time left on a terminal."""
+    return _bar(items, label, total) if sys.stderr.isatty() else _lines(items, label, total)
+
+
+def _bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total, description=label)
+
+
+def _lines(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    last = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - last >= LOG_INTERVAL_SECONDS:
+            last = time.monotonic()
+            say(f"{label} {done}/{total}")
+        yield item

@@ -1,0 +1,219 @@
+"""Typed parameters of every stage, and the only reader of params files.
+
+A params file is YAML with a section a stage. What it leaves out has the default below, which is the published
+RAM++ recipe (arXiv 2310.15200) where there is one. Unknown keys and wrong types are errors that name the key (F24, F37).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ramflow.errors import UserError
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, no changes after reading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AuditSettings(Section):
+    """What the audit accepts."""
+
+    rare_below: int = Field(10, ge=1, description="a tag with fewer positive images is called rare")
+    max_unusable_share: float = Field(0.02, ge=0, le=1, description="share of images that may be unreadable or missing")
+    max_missing_tags_share: float = Field(0.1, ge=0, le=1, description="share of tags that may have no image at all")
+    max_caption_words: int = Field(30, ge=1, description="longer captions are reported; upstream cuts at 30 words")
+    min_image_side: int = Field(16, ge=1, description="smaller images, in pixels, are reported")
+    max_image_pixels: int = Field(64_000_000, ge=1, description="larger images are decompression bombs: quarantined")
+    workers: int = Field(2, ge=1, le=256, description="processes that decode images")
+
+
+class EmbedSettings(Section):
+    """How tags and captions become vectors."""
+
+    batch: int = Field(256, ge=1, description="texts encoded at a time")
+    probe_tags: int = Field(64, ge=1, description="tags whose stored row is compared with a fresh encoding")
+    min_probe_cosine: float = Field(0.999, ge=0, le=1, description="least cosine of stored and fresh vectors")
+
+
+class VerifySettings(Section):
+    """Which encoder the weights file is for, and what the probe expects of it."""
+
+    encoder: str = Field("swin_large_patch4_window7_224", min_length=1, description="timm name of a Swin encoder")
+    encoder_options: dict[str, Any] = Field(
+        default_factory=dict, description="timm options that differ from the name's"
+    )
+    probe_images: int = Field(64, ge=4, description="images shown to the encoder, loaded and freshly initialised")
+    min_probe_ratio: float = Field(
+        1.2,
+        ge=0,
+        description="least ratio, pretrained to random, of how much better related images agree than unrelated",
+    )
+
+
+class HeadSettings(Section):
+    """Size of the tagging head; the defaults are the public model's."""
+
+    hidden: int = Field(768, ge=8, description="width of the tag queries")
+    layers: int = Field(2, ge=1, description="layers of cross-attention and feed-forward")
+    heads: int = Field(4, ge=1, description="attention heads; they divide hidden")
+    feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in attention and feed-forward")
+
+
+class AugmentSettings(Section):
+    """Training augmentation, the same for student and teacher (F17)."""
+
+    min_scale: float = Field(0.2, gt=0, le=1, description="smallest crop, as a share of the image's area (F18)")
+    flip: bool = Field(True, description="mirror half of the images")
+    operations: int = Field(2, ge=0, le=8, description="RandAugment operations an image; 0 turns it off")
+    magnitude: int = Field(5, ge=0, le=30, description="RandAugment strength out of 30")
+
+
+class LossWeights(Section):
+    """Weights of the three losses, each normalised per image, so that they do not change with the batch (F15)."""
+
+    tag: float = Field(1.0, ge=0, description="asymmetric loss over the tags, summed over tags, per image")
+    alignment: float = Field(10.0, ge=0, description="asymmetric loss of images against captions, summed, per image")
+    distillation: float = Field(100.0, ge=0, description="mean absolute distance to the CLIP image feature")
+
+
+class TrainSettings(Section):
+    """The training run."""
+
+    seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and dropout")
+    epochs: int = Field(5, ge=1, description="passes over the training split")
+    batch: int = Field(52, ge=2, description="images an optimiser step")
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of matrix products; losses stay float32")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    learning_rate: float = Field(1e-4, gt=0, description="highest rate, reached after the warm-up")
+    warmup_learning_rate: float = Field(5e-7, ge=0, description="rate of the first step")
+    min_learning_rate: float = Field(1e-6, ge=0, description="rate of the last step, at the end of the cosine")
+    warmup_steps: int = Field(3000, ge=0, description="steps of linear warm-up, counted over the whole run (F23)")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW decay; none on norms, biases, tables and scale (F25)")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of a step (F20)")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the encoder")
+    missing_tags: Literal["mask", "negative"] = Field(
+        "mask", description="tags without images: no loss, or negatives (F09)"
+    )
+    from_scratch: bool = Field(False, description="start from random encoder weights, on purpose (F05)")
+    validate_every: int = Field(1000, ge=1, description="steps between validations; the last step always validates")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while training")
+    log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
+    workers: int = Field(8, ge=0, description="processes that decode images; 0 decodes in the trainer")
+    head: HeadSettings = Field(default_factory=HeadSettings, description="the tagging head")
+    augment: AugmentSettings = Field(default_factory=AugmentSettings, description="training augmentation")
+    loss: LossWeights = Field(default_factory=LossWeights, description="weights of the losses")
+
+
+class EvaluateSettings(Section):
+    """How the test split is scored."""
+
+    batch: int = Field(64, ge=1, description="images scored at a time")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    max_unreadable_share: float = Field(
+        0.0, ge=0, le=1, description="share of test images that may be unreadable (F40)"
+    )
+    min_ratio_to_frequency: float = Field(
+        1.0, ge=0, description="least mAP, as a multiple of the tag-frequency baseline's"
+    )
+
+
+class ReportSettings(Section):
+    """What the page shows."""
+
+    title: str = Field("ramflow run", description="heading of the page")
+    gallery: int = Field(24, ge=0, description="test images shown with true and predicted tags")
+    tags: int = Field(12, ge=1, description="best and worst tags shown")
+
+
+class Settings(Section):
+    """All sections of a params file."""
+
+    audit: AuditSettings = Field(default_factory=AuditSettings, description="data validation and tag audit")
+    embed: EmbedSettings = Field(default_factory=EmbedSettings, description="tag and caption vectors")
+    verify: VerifySettings = Field(default_factory=VerifySettings, description="pretrained weights")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="training")
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="benchmarks")
+    report: ReportSettings = Field(default_factory=ReportSettings, description="the page")
+
+
+def read_settings(params: str | Path | None, overrides: list[str] | None = None) -> Settings:
+    """Read a params file and apply ``section.key=value`` overrides.
+
+    Args:
+        params: a YAML file, or its content as a JSON object (how a pipeline passes it), or None for the defaults.
+        overrides: as given by ``--set``, each value read as YAML.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or a value of the wrong type, named.
+    """
+    where, content = _load(params)
+    for override in overrides or []:
+        _apply(content, override)
+        where = where or "--set"
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error)}") from None
+
+
+def _load(params: str | Path | None) -> tuple[str, dict[str, Any]]:
+    if params is None:
+        return "", {}
+    inline = str(params).lstrip().startswith("{")
+    where = "--params" if inline else str(params)
+    try:
+        text = str(params) if inline else Path(params).read_text(encoding="utf-8")
+        content = json.loads(text) if inline else yaml.safe_load(text)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"no such params file: {params}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where} is not readable: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is not a mapping of sections ({', '.join(Settings.model_fields)})")
+    return where, content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.split(".")
+    if not separator or len(keys) < 2 or not all(keys):
+        raise UserError(f"--set {override}: section.key=value is expected, for example train.batch=64")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not readable as YAML") from None
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            raise UserError(f"--set {override}: {key} is not a section")
+    content[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    value = first.get("input")
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}; the keys are listed by `ramflow settings`"
+    if isinstance(value, str) and first["type"] in ("float_type", "int_type") and _is_number(value):
+        return f"{key}: {value!r} is text, not a number; write {float(value)!r} (YAML wants a dot: 1.0e-4)"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {value!r}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""How every stage runs: inputs brought here and checked, output whole, verdict written, gate obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ramflow import storage, verdict
+from ramflow.data.dataset import DATASET_FILE
+from ramflow.errors import UserError
+from ramflow.settings import Section
+from ramflow.verdict import Verdict
+
+CACHE = Path.home() / ".cache" / "ramflow"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a stage: its name, which is also its option, and one line of help."""
+
+    name: str
+    help: str
+    required: bool = True
+    gated: bool = True
+    """An input that is a stage's output must have passed."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table of stages: all that the command line and the pipelines know of it.
+
+    ``run`` is ``module:function``, imported when the stage runs, so that a stage loads only what it needs; it is
+    called with the stage's settings, a local path for each input, and ``out``, the directory to fill.
+    """
+
+    name: str
+    summary: str
+    inputs: tuple[Input, ...]
+    run: str
+    resumable: bool = False
+
+    def function(self) -> Callable[..., Verdict]:
+        """Import and return the function behind the stage."""
+        module, _, name = self.run.partition(":")
+        return getattr(import_module(module), name)
+
+
+def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *, enforce: bool = False) -> Verdict:
+    """Run a stage from its inputs to ``out`` and return its verdict.
+
+    Args:
+        stage: what to run.
+        settings: its section of the params file.
+        inputs: local or s3:// path by input name; names that the stage lacks are an assertion error.
+        out: local or s3:// directory; appears whole, ``verdict.json`` included, or not at all.
+        enforce: raise when the verdict is a no (after writing it).
+
+    Raises:
+        UserError: an input is missing, or two inputs do not belong together.
+        GateRefused: an input's verdict is a no, or with ``enforce`` the stage's own.
+    """
+    paths, digests = open_inputs(stage.name, stage.inputs, inputs)
+    target = CACHE / "out" / out.removeprefix("s3://") if storage.is_remote(out) else Path(out)
+    claim = {"inputs": digests, "settings": settings.model_dump(mode="json")} if stage.resumable else None
+    with storage.whole_directory(target, marker=verdict.FILE_NAME, claim=claim) as partial:
+        result = stage.function()(settings, **{n.replace("-", "_"): p for n, p in paths.items()}, out=partial)
+        result.inputs = digests
+        result.settings = settings.model_dump(mode="json")
+        result.outputs = storage.sha256_tree(partial)
+        result.write(partial)
+    if storage.is_remote(out):
+        storage.publish(target, out, last=verdict.FILE_NAME)
+    verdict.announce(result, out)
+    if enforce and not result.passed:
+        raise result.refusal(out)
+    return result
+
+
+def open_inputs(reader: str, known: Iterable[Input], given: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Bring inputs here and check them; returns the local path and the digest of each by name.
+
+    Args:
+        reader: the stage that reads them, for messages.
+        known: the inputs that the reader has.
+        given: local or s3:// path by input name; names that the reader lacks are an assertion error.
+
+    Raises:
+        UserError: an input is missing, is not what its verdict lists, or two inputs do not belong together.
+        GateRefused: the verdict of a gated input is a no.
+    """
+    gated = {i.name: i.gated for i in known}
+    assert set(given) <= set(gated), set(given) - set(gated)
+    paths = {name: storage.fetch(path, CACHE / "s3") for name, path in given.items()}
+    verdicts = {name: v for name, path in paths.items() if (v := _verdict_of(path)) is not None}
+    for name, v in verdicts.items():
+        if gated[name] and not v.passed:
+            raise v.refusal(given[name])
+        _check_whole(paths[name], v)
+    digests = {name: _digest(path) for name, path in sorted(paths.items())}
+    _check_lineage(reader, digests, verdicts)
+    return paths, digests
+
+
+def _verdict_of(path: Path) -> Verdict | None:
+    return verdict.read_verdict(path) if (path / verdict.FILE_NAME).is_file() else None
+
+
+def _digest(path: Path) -> str:
+    for name in (DATASET_FILE, verdict.FILE_NAME):
+        if (path / name).is_file():
+            return storage.sha256_file(path / name)
+    return storage.sha256_path(path)
+
+
+def _check_whole(path: Path, v: Verdict) -> None:
+    for name, digest in v.outputs.items():
+        if not (path / name).is_file():
+            raise UserError(f"{path / name} is gone: run {v.stage} again")
+        if storage.sha256_file(path / name) != digest:
+            raise UserError(f"{path / name} is not what {v.stage} wrote (its sha256 differs): run {v.stage} again")
+
+
+def _check_lineage(stage: str, digests: dict[str, str], verdicts: dict[str, Verdict]) -> None:
+    seen = {name: (digest, f"the {name} given") for name, digest in digests.items()}
+    for holder, v in verdicts.items():
+        for name, digest in v.inputs.items():
+            first, where = seen.setdefault(name, (digest, f"the {name} that {holder} was made from"))
+            if first != digest:
+                raise UserError(
+                    f"{stage}: inputs do not belong together: {holder} was made from {name} {digest[:19]}, "
+                    f"{where} is {first[:19]}; run {v.stage} again"
+                )
