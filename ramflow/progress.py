@@ -20,20 +20,20 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Yield ``items`` and show how far they are: ``label 120/2000``, with the time left on a terminal."""
-    return _bar(items, label, total) if sys.stderr.isatty() else _lines(items, label, total)
+def track(items: Iterable[T], label: str, total: int, start: int = 0) -> Iterator[T]:
+    """Yield ``items``, the first being number ``start``, and show how far they are: ``label 120/2000``."""
+    return (_bar if sys.stderr.isatty() else _lines)(items, label, total, start)
 
 
-def _bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+def _bar(items: Iterable[T], label: str, total: int, start: int) -> Iterator[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=label)
+        yield from progress.track(items, total=total, completed=start, description=label)
 
 
-def _lines(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+def _lines(items: Iterable[T], label: str, total: int, start: int) -> Iterator[T]:
     last = time.monotonic()
-    for done, item in enumerate(items):
+    for done, item in enumerate(items, start):
         if time.monotonic() - last >= LOG_INTERVAL_SECONDS:
             last = time.monotonic()
             say(f"{label} {done}/{total}")

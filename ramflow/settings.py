@@ -1,7 +1,8 @@
 """Typed parameters of every stage, and the only reader of params files.
 
 A params file is YAML with a section a stage. What it leaves out has the default below, which is the published
-RAM++ recipe (arXiv 2310.15200) where there is one. Unknown keys and wrong types are errors that name the key (F24, F37).
+RAM++ recipe (arXiv 2310.15200) where there is one. Unknown keys and wrong types are errors that name the key
+(F24, F37).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class AugmentSettings(Section):
     min_scale: float = Field(0.2, gt=0, le=1, description="smallest crop, as a share of the image's area (F18)")
     flip: bool = Field(True, description="mirror half of the images")
     operations: int = Field(2, ge=0, le=8, description="RandAugment operations an image; 0 turns it off")
-    magnitude: int = Field(5, ge=0, le=30, description="RandAugment strength out of 30")
+    magnitude: int = Field(5, ge=0, le=10, description="RandAugment strength out of 10")
 
 
 class LossWeights(Section):

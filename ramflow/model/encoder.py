@@ -31,19 +31,21 @@ class Swin(nn.Module):
         super().__init__()
         if not name.startswith("swin_") or not timm.is_model(name):
             raise UserError(f"encoder {name!r} is not a Swin that timm knows: timm.list_models('swin_*') lists them")
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         try:
-            self.swin = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path, **lists)
+            swin: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path, **lists)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise UserError(f"encoder {name} with options {options}: timm refuses: {error}") from None
-        size = self.swin.patch_embed.img_size
+        self.swin = swin
+        size = swin.patch_embed.img_size
         self.image_size: int = size[0] if isinstance(size, (tuple, list)) else size
-        self.width: int = self.swin.num_features
-        config = self.swin.pretrained_cfg
+        self.width: int = swin.num_features
+        config = swin.pretrained_cfg
         self.mean: tuple[float, ...] = tuple(config["mean"])
         self.std: tuple[float, ...] = tuple(config["std"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Tokens [batch, 1 + patches, width] of normalised images [batch, 3, size, size]."""
-        tokens = self.swin.forward_features(images).flatten(1, 2)
+        features: Any = self.swin
+        tokens: torch.Tensor = features.forward_features(images).flatten(1, 2)
         return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)

@@ -26,7 +26,7 @@ class Preprocessing:
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Float images [batch, 3, size, size] of uint8 pixels [batch, 3, any, any], resized when they differ in size."""
+        """Float images [batch, 3, size, size] of uint8 pixels [batch, 3, any, any], resized where they differ."""
         images = pixels.float() / 255
         if images.shape[-1] != self.size:
             images = torch.nn.functional.interpolate(images, size=self.size, mode="bicubic", antialias=True).clamp(0, 1)

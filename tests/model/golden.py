@@ -1,4 +1,4 @@
-"""The public code's figures (reference/golden/ram_plus_tiny.json) and a model filled by the rule they were made with."""
+"""The public code's figures (reference/golden/ram_plus_tiny.json) and a model filled by their rule."""
 
 import json
 import math

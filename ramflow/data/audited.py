@@ -1,0 +1,39 @@
+"""What the audit left for training and scoring: the samples that are not quarantined, and the status of every tag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from ramflow.data.dataset import Dataset
+from ramflow.errors import UserError
+from ramflow.tags import TagTable, read_tags
+
+QUARANTINE_FILE = "quarantine.parquet"
+TAG_STATUS_FILE = "tag_status.csv"
+
+
+def usable_samples(dataset: Dataset, audit: Path, split: str) -> pl.DataFrame:
+    """Rows of a split that the audit did not quarantine, with their number in the column ``sample``.
+
+    Raises:
+        UserError: none is left.
+    """
+    skip = pl.read_parquet(audit / QUARANTINE_FILE)["sample"].unique()
+    rows = dataset.samples(split).filter(~pl.col("sample").is_in(skip.cast(pl.UInt32).implode()))
+    if rows.is_empty():
+        raise UserError(f"{dataset.directory}: no usable image in the {split} split: pack one with {split}=FILE")
+    return rows
+
+
+def tag_status(dataset: Dataset, audit: Path) -> TagTable:
+    """The tag table with counts and status.
+
+    Raises:
+        UserError: the audit was made with another tag list.
+    """
+    table = read_tags(audit / TAG_STATUS_FILE)
+    if table.digest != dataset.tags.digest:
+        raise UserError(f"{audit / TAG_STATUS_FILE} is of another tag list than {dataset.directory}: run audit again")
+    return table

@@ -1,0 +1,1 @@
+"""Training: order, augmentation, schedule, loop, checkpoints."""

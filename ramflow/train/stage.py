@@ -1,0 +1,178 @@
+"""train: RAM++ from audited data, embeddings and verified weights."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from ramflow.data.audited import tag_status, usable_samples
+from ramflow.data.dataset import Dataset
+from ramflow.data.images import decode_rgb
+from ramflow.data.vectors import CaptionVectors, TagEmbeddings, read_tag_embeddings
+from ramflow.errors import UserError
+from ramflow.metrics import calibrate
+from ramflow.model.device import choose_device, make_repeatable
+from ramflow.model.encoder import Swin
+from ramflow.model.preprocessing import Preprocessing, to_pixels
+from ramflow.model.ram_plus import RamPlus
+from ramflow.model.saved import save_model
+from ramflow.model.teacher import Teacher
+from ramflow.progress import say
+from ramflow.settings import TrainSettings
+from ramflow.tags import TagTable
+from ramflow.train.loop import Trainer
+from ramflow.train.samples import TrainingSamples
+from ramflow.verdict import Verdict, check
+from ramflow.weights.attest import Attestation, check_attested, load_encoder, read_attestation
+
+TEACHER_IMAGES = 256
+FALLBACK_THRESHOLD = 0.5
+
+
+def run(
+    settings: TrainSettings, *, data: Path, audit: Path, embed: Path, verify: Path, clip: Path, out: Path
+) -> Verdict:
+    """Train and write ``metrics.jsonl``, ``events.jsonl``, ``checkpoints/`` and ``model/``.
+
+    Raises:
+        UserError: the inputs do not belong together, or the encoder in memory is not what verify attested.
+    """
+    make_repeatable()
+    torch.manual_seed(settings.seed)
+    dataset = Dataset(data)
+    tags = tag_status(dataset, audit)
+    vectors = read_tag_embeddings(embed)
+    _check_same_tags(dataset, vectors)
+    attestation = read_attestation(verify)
+    teacher = Teacher(clip)
+    if teacher.width != vectors.embeddings.shape[-1]:
+        raise UserError(
+            f"the CLIP of --clip is {teacher.width} wide, the tag embeddings {vectors.embeddings.shape[-1]}: "
+            "give train the CLIP that embed used"
+        )
+    device = choose_device(settings.device)
+    model = build_model(settings, attestation, vectors, verify).to(device)
+    trainer = _trainer(settings, dataset, audit, embed, tags, attestation, teacher.to(device), model, out)
+    say(f"train: {len(trainer.samples)} images, {trainer.total} steps of {settings.batch} on {device}")
+    best = trainer.run()
+    model.load_state_dict(best)
+    _save(settings, trainer, tags, vectors, attestation, best)
+    return _verdict(trainer, attestation)
+
+
+def build_model(settings: TrainSettings, attestation: Attestation, vectors: TagEmbeddings, verify: Path) -> RamPlus:
+    """The model before step 1: the encoder as attested, proved from memory, or fresh when ``from_scratch`` says so.
+
+    Raises:
+        UserError: a tensor in memory differs from the attestation.
+    """
+    encoder = Swin(attestation.encoder.name, attestation.encoder.options, settings.drop_path)
+    if not settings.from_scratch:
+        load_encoder(encoder.swin, verify)
+    model = RamPlus(encoder, settings.head, vectors.embeddings, vectors.mask)
+    if not settings.from_scratch:
+        check_attested(model.encoder.swin.state_dict(), attestation)
+    return model
+
+
+def _check_same_tags(dataset: Dataset, vectors: TagEmbeddings) -> None:
+    if vectors.tag_digest != dataset.tags.digest or len(vectors.embeddings) != len(dataset.tags):
+        raise UserError(
+            f"embeddings were made from another tag list ({len(vectors.embeddings)} tags, {vectors.tag_digest[:19]}) "
+            f"than the dataset's ({len(dataset.tags)} tags, {dataset.tags.digest[:19]}): run embed again"
+        )
+
+
+def _trainer(
+    settings: TrainSettings,
+    dataset: Dataset,
+    audit: Path,
+    embed: Path,
+    tags: TagTable,
+    attestation: Attestation,
+    teacher: Teacher,
+    model: RamPlus,
+    out: Path,
+) -> Trainer:
+    encoder = attestation.encoder
+    rows = usable_samples(dataset, audit, "train")
+    counted = [status != "missing" or settings.missing_tags == "negative" for status in tags.status]
+    return Trainer(
+        model=model,
+        teacher=teacher,
+        preprocessing=Preprocessing(encoder.image_size, tuple(encoder.mean), tuple(encoder.std)),
+        samples=TrainingSamples(dataset, rows, CaptionVectors(embed), encoder.image_size, settings),
+        validation=(dataset, usable_samples(dataset, audit, "validation")),
+        tag_mask=torch.tensor(counted, device=model.embeddings.device),
+        mean_distance=_mean_distance(teacher, dataset, rows, model.embeddings.device),
+        settings=settings,
+        out=out,
+    )
+
+
+def _mean_distance(teacher: Teacher, dataset: Dataset, rows: pl.DataFrame, device: torch.device) -> float:
+    """loss_distillation of predicting the mean teacher feature, over up to 256 training images (F19)."""
+    chosen = rows.gather(np.linspace(0, len(rows) - 1, min(TEACHER_IMAGES, len(rows)), dtype=int).tolist())
+    features = []
+    for shard, offset, length in chosen.select("shard", "offset", "length").iter_rows():
+        image = teacher.preprocessing.resize(decode_rgb(dataset.read(shard, offset, length)))
+        features.append(teacher(to_pixels(image)[None].to(device)))
+    stacked = torch.cat(features)
+    return float((stacked - stacked.mean(dim=0)).abs().mean())
+
+
+def _save(
+    settings: TrainSettings,
+    trainer: Trainer,
+    tags: TagTable,
+    vectors: TagEmbeddings,
+    attestation: Attestation,
+    best: dict[str, torch.Tensor],
+) -> None:
+    scores = trainer.validation_scores()
+    thresholds = calibrate(scores.scores, scores.targets, FALLBACK_THRESHOLD)
+    encoder = attestation.encoder
+    config = {"encoder": {"name": encoder.name, "options": encoder.options}, "head": settings.head.model_dump()}
+    provenance = {
+        "data": trainer.samples.dataset.digest,
+        "tags": tags.digest,
+        "text_encoder": vectors.encoder,
+        "weights": None if settings.from_scratch else attestation.source,
+        "settings": settings.model_dump(mode="json"),
+        "best_step": trainer.position.best_step,
+    }
+    shutil.rmtree(trainer.out / "model", ignore_errors=True)
+    save_model(
+        trainer.out,
+        best,
+        config,
+        trainer.preprocessing,
+        replace(tags, thresholds=thresholds.tolist()),
+        vectors,
+        provenance,
+    )
+
+
+def _verdict(trainer: Trainer, attestation: Attestation) -> Verdict:
+    events = (trainer.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    settings, position = trainer.settings, trainer.position
+    attested = 0 if settings.from_scratch else len(attestation.tensors)
+    return Verdict(
+        "train",
+        checks=[
+            check("train.non_finite", "warning", len(events), trainer.total,
+                  "steps left out for a non-finite loss or gradient; events.jsonl lists them", examples=events),
+            check("train.from_scratch", "warning", int(settings.from_scratch), 1,
+                  "the encoder started from random weights, as from_scratch asked"),
+            check("train.attested", "info", attested, len(attestation.tensors),
+                  "encoder tensors that, recomputed from memory before step 1, are those that verify attested",
+                  limit=len(attestation.tensors)),
+        ],
+        metrics={"steps": trainer.total, "images": len(trainer.samples), "best_step": position.best_step,
+                 "validation_mAP": position.best_mAP, "predict_the_mean": trainer.mean_distance},
+    )  # fmt: skip
