@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted; the same command goes on or starts again", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(
-                f"{error.filename or 'writing the output'}: {error.strerror}; nothing half-written was kept", 2
-            )
-        raise
+    except Exception as error:
+        number = _system_error(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise
+        where = getattr(error, "filename", None) or "writing the output"
+        return _fail(f"{where}: {os.strerror(number)}; nothing half-written was kept", 2)
     return 0
+
+
+def _system_error(error: Exception) -> int:
+    """The errno behind an error, or 0; libraries written in Rust (polars, safetensors) name it in the text only."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    return int(named[1]) if named else 0
 
 
 def _fail(message: str, code: int) -> int:
@@ -65,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "annotations and images into tar shards and a manifest"
     parser = commands.add_parser("pack", help=text, description=text)
     parser.add_argument("--annotations", nargs="+", required=True, metavar="[SPLIT=]FILE",
@@ -85,7 +94,7 @@ def _run_pack(a: argparse.Namespace) -> None:
     pack(a.annotations, a.images, a.tags, a.out, shard_bytes=int(a.shard_mb * 2**20))
 
 
-def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: Stage) -> None:
+def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> None:
     parser = commands.add_parser(stage.name, help=stage.summary, description=stage.summary)
     _add_common(parser, stage.inputs)
     parser.add_argument("--out", required=True, help="directory to write: local or s3://")
@@ -117,7 +126,7 @@ def _run_stage(stage: Stage, a: argparse.Namespace) -> None:
         name_outputs(a.executor_input)
 
 
-def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "one self-contained page of all that the stages found"
     parser = commands.add_parser("report", help=text, description=text)
     _add_common(parser, REPORT_INPUTS)
@@ -137,7 +146,7 @@ def _run_report(a: argparse.Namespace) -> None:
         name_outputs(a.executor_input)
 
 
-def _add_settings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_settings(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "list every parameter, its default and what it does"
     parser = commands.add_parser("settings", help=text, description=text)
     parser.add_argument("--params", help="show the values of this file instead of the defaults")

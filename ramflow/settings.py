@@ -50,11 +50,11 @@ class VerifySettings(Section):
     encoder_options: dict[str, Any] = Field(
         default_factory=dict, description="timm options that differ from the name's"
     )
-    probe_images: int = Field(64, ge=4, description="images shown to the encoder, loaded and freshly initialised")
+    probe_images: int = Field(64, ge=8, description="images shown to the encoder, freshly initialised and loaded")
     min_probe_ratio: float = Field(
         1.2,
         ge=0,
-        description="least ratio, pretrained to random, of how much better related images agree than unrelated",
+        description="least agreement of two views of an image, as a multiple of a freshly initialised encoder's",
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ramflow import storage, verdict
 from ramflow.data.dataset import DATASET_FILE
@@ -45,7 +44,8 @@ class Stage:
     def function(self) -> Callable[..., Verdict]:
         """Import and return the function behind the stage."""
         module, _, name = self.run.partition(":")
-        return getattr(import_module(module), name)
+        function: Callable[..., Verdict] = getattr(import_module(module), name)
+        return function
 
 
 def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *, enforce: bool = False) -> Verdict:
@@ -62,8 +62,10 @@ def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *
         UserError: an input is missing, or two inputs do not belong together.
         GateRefused: an input's verdict is a no, or with ``enforce`` the stage's own.
     """
+    target = CACHE.joinpath("out", *storage.split_address(out)) if storage.is_remote(out) else Path(out)
     paths, digests = open_inputs(stage.name, stage.inputs, inputs)
-    target = CACHE / "out" / out.removeprefix("s3://") if storage.is_remote(out) else Path(out)
+    if (there := _verdict_of(target)) is not None and there.stage != stage.name:
+        raise UserError(f"{out} holds the output of {there.stage}: give an empty or new directory for {stage.name}")
     claim = {"inputs": digests, "settings": settings.model_dump(mode="json")} if stage.resumable else None
     with storage.whole_directory(target, marker=verdict.FILE_NAME, claim=claim) as partial:
         result = stage.function()(settings, **{n.replace("-", "_"): p for n, p in paths.items()}, out=partial)
@@ -79,7 +81,9 @@ def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *
     return result
 
 
-def open_inputs(reader: str, known: Iterable[Input], given: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
+def open_inputs(
+    reader: str, known: Iterable[Input], given: Mapping[str, str]
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Bring inputs here and check them; returns the local path and the digest of each by name.
 
     Args:

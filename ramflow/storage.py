@@ -76,6 +76,9 @@ def whole_directory(path: Path, *, marker: str, claim: dict[str, Any] | None = N
     Raises:
         UserError: ``path`` exists and is something else.
     """
+    path = path.resolve()
+    if path.is_mount():
+        raise UserError(f"{path} is a mount point, which cannot be replaced whole: give a directory below it")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: give a directory for the output")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
@@ -117,7 +120,7 @@ def fetch(path: str | Path, cache: Path) -> Path:
         if not local.exists():
             raise UserError(f"no such file or directory: {path}")
         return local
-    bucket, prefix = _split(str(path))
+    bucket, prefix = split_address(str(path))
     local = cache / bucket / prefix
     with _store_errors(path):
         client = _client()
@@ -125,10 +128,14 @@ def fetch(path: str | Path, cache: Path) -> Path:
             item["Key"]
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             for item in page.get("Contents", ())
-            if item["Key"] == prefix or item["Key"].startswith(prefix.rstrip("/") + "/")
+            if (item["Key"] == prefix or item["Key"].startswith(prefix.rstrip("/") + "/"))
+            and not item["Key"].endswith("/")
         ]
         if not keys:
             raise UserError(f"no such object or prefix: {path}")
+        wanted = {cache / bucket / key for key in keys}
+        for stale in [p for p in local.rglob("*") if p.is_file() and p not in wanted]:
+            stale.unlink()
         for key in keys:
             with whole_file(cache / bucket / key) as temporary:
                 client.download_file(bucket, key, str(temporary))
@@ -141,7 +148,7 @@ def publish(directory: Path, address: str, last: str) -> None:
     Raises:
         UserError: the store refuses.
     """
-    bucket, prefix = _split(address)
+    bucket, prefix = split_address(address)
     files = sorted((p for p in directory.rglob("*") if p.is_file()), key=lambda p: (p.name == last, str(p)))
     with _store_errors(address):
         client = _client()
@@ -150,7 +157,12 @@ def publish(directory: Path, address: str, last: str) -> None:
             client.upload_file(str(file), bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
 
 
-def _split(address: str) -> tuple[str, str]:
+def split_address(address: str) -> tuple[str, str]:
+    """Bucket and prefix of ``s3://BUCKET/PREFIX``.
+
+    Raises:
+        UserError: one of the two is missing.
+    """
     bucket, _, key = address.removeprefix("s3://").partition("/")
     if not bucket or not key:
         raise UserError(f"{address} is not s3://BUCKET/PREFIX")
@@ -161,7 +173,8 @@ def _client() -> BaseClient:
     import boto3
     from botocore.config import Config
 
-    settings = {"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL_S3") else {}
+    own_endpoint = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    settings = {"addressing_style": "path"} if own_endpoint else {}
     return boto3.client("s3", config=Config(signature_version="s3v4", s3=settings, retries={"mode": "standard"}))
 
 

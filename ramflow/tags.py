@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ramflow.errors import UserError
 
@@ -71,15 +71,15 @@ def read_tags(path: Path) -> TagTable:
         UserError: no such file, not UTF-8, an empty list or name, or a table whose ids are not 0, 1, 2, ...
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"no such tag list: {path}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: save the tag list as UTF-8") from None
     if text.startswith("id,name"):
         return _read_table(text, path)
-    names = text.splitlines()
-    if not names:
+    names = text.removesuffix("\n").split("\n")
+    if not text.strip():
         raise UserError(f"{path} is an empty tag list: one name a line is expected")
     for line, name in enumerate(names, 1):
         if not name.strip():
@@ -92,11 +92,16 @@ def _read_table(text: str, path: Path) -> TagTable:
     try:
         if [int(row["id"]) for row in rows] != list(range(len(rows))):
             raise UserError(f"{path}: ids are not 0, 1, 2, ... in order; a tag's id is its line and never changes")
-        return TagTable(
+        table = TagTable(
             names=[row["name"] for row in rows],
             counts=[int(row["count"]) for row in rows if row["count"]],
             status=[row["status"] for row in rows if row["status"]],  # type: ignore[misc]
             thresholds=[float(row["threshold"]) for row in rows if row["threshold"]],
         )
+        if any(len(column) not in (0, len(rows)) for column in (table.counts, table.status, table.thresholds)):
+            raise ValueError("a column is filled in part")
+        if not rows or not all(table.names) or not set(table.status) <= set(get_args(Status)):
+            raise ValueError("it has no rows, an empty name, or an unknown status")
+        return table
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a tag table ({error}): columns {', '.join(COLUMNS)} are expected") from None

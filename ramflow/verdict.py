@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ def check(
 ) -> Check:
     """A :class:`Check` whose ``passed`` follows from ``count`` and ``limit``; the first ten examples are kept."""
     return Check(id, severity, count, total, limit, count <= limit, message, list(examples)[:MAX_EXAMPLES])
+
+
+def share_of(share: float, total: int) -> int:
+    """The most things of ``total`` that are at most ``share`` of them: 29 of 100 for 0.29, whatever the rounding."""
+    return math.floor(share * total + 1e-9)
 
 
 @dataclass
@@ -102,7 +108,8 @@ def announce(verdict: Verdict, where: str) -> None:
     for c in verdict.checks:
         if not c.passed and c.severity != "info":
             say(f"  {c.severity}: {c.id}: {c.message}")
-    say(f"{verdict.stage}: {'passed' if verdict.passed else 'NOT PASSED'}; {_figures(verdict.metrics)}; written to {where}")
+    answer = "passed" if verdict.passed else "NOT PASSED"
+    say(f"{verdict.stage}: {answer}; {_figures(verdict.metrics)}; written to {where}")
 
 
 def _figures(metrics: dict[str, Any]) -> str:

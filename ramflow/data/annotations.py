@@ -10,7 +10,6 @@ import msgspec
 
 from ramflow.errors import UserError
 
-
 TagId = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
@@ -38,7 +37,7 @@ def read_annotations(path: Path) -> list[Record]:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"no such annotation file: {path}") from None
-    if data.lstrip()[:1] != b"[":
+    if data[:64].lstrip()[:1] != b"[":
         raise UserError(f"{path} is not a JSON list of records: upstream's annotation format starts with [")
     try:
         return msgspec.json.decode(data, type=list[Record])
@@ -48,5 +47,5 @@ def read_annotations(path: Path) -> list[Record]:
         raise UserError(f"{path}: record {number[1] if number else '?'} (from 0): {message}") from None
     except msgspec.DecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}): the file is damaged or cut off, fetch it again") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}: fetch it again") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: fetch it again, or save it as UTF-8") from None

@@ -103,7 +103,7 @@ def _read_info(directory: Path) -> dict[str, Any]:
         if info["format"] == FORMAT and isinstance(info["files"], dict):
             return dict(info)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{directory} is not a packed dataset (no {DATASET_FILE}): make one with `ramflow pack`") from None
+        raise UserError(f"{directory} is not a packed dataset, it has no {DATASET_FILE}: see `ramflow pack`") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: fetch or pack the dataset again") from None
     raise UserError(f"{path} is of another version of ramflow: pack the dataset again")

@@ -32,7 +32,6 @@ from ramflow.tags import TagTable, read_tags
 from ramflow.verdict import Verdict, check
 
 WORK = ".work"
-CLAIM = "claim.json"
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -48,7 +47,13 @@ class _Shard:
 
 
 def pack(
-    annotations: list[str], images: Path, tags: Path, out: Path, *, shard_bytes: int = 256 << 20, max_missing: float = 0.5
+    annotations: list[str],
+    images: Path,
+    tags: Path,
+    out: Path,
+    *,
+    shard_bytes: int = 256 << 20,
+    max_missing: float = 0.5,
 ) -> Verdict:
     """Pack annotation files and their images into the dataset directory ``out``.
 
@@ -72,15 +77,14 @@ def pack(
         raise UserError(f"no record in {', '.join(str(path) for _, path in files)}: give annotation files with records")
     inputs = {f"annotations/{n}/{s}/{p.name}": storage.sha256_file(p) for n, (s, p) in enumerate(files)}
     inputs["tags"] = storage.sha256_file(tags)
-    with storage.whole_directory(out, marker=ds.DATASET_FILE, resume=True) as partial:
-        _claim(partial, {"inputs": inputs, "images": str(images.resolve()), "shard_bytes": shard_bytes, "format": ds.FORMAT})
+    work = {"inputs": inputs, "images": str(images.resolve()), "shard_bytes": shard_bytes, "format": ds.FORMAT}
+    with storage.whole_directory(out, marker=ds.DATASET_FILE, claim=work) as partial:
         shards = [s for split in ds.SPLITS for s in _pack_split(split, records[split], images, partial, shard_bytes)]
         result = _write_tables(partial, shards, table)
         result.inputs = inputs
         result.checks = [_missing_check(shards, max_missing)]
         result.outputs = {ds.DATASET_FILE: storage.sha256_file(partial / ds.DATASET_FILE)}
         result.write(partial)
-        (partial / WORK / CLAIM).unlink()
         shutil.rmtree(partial / WORK)
     verdict.announce(result, str(out))
     return result
@@ -91,17 +95,6 @@ def _split_of(annotation: str) -> tuple[str, Path]:
     if separator and split in ds.SPLITS:
         return split, Path(path)
     return "train", Path(annotation)
-
-
-def _claim(partial: Path, work: dict[str, Any]) -> None:
-    """Go on only with what the same command left; anything else in the partial directory is removed."""
-    claim = partial / WORK / CLAIM
-    text = json.dumps(work, sort_keys=True)
-    if claim.is_file() and claim.read_text(encoding="utf-8") == text:
-        return
-    shutil.rmtree(partial)
-    claim.parent.mkdir(parents=True)
-    claim.write_text(text, encoding="utf-8")
 
 
 def _pack_split(split: str, records: list[Record], images: Path, partial: Path, shard_bytes: int) -> list[_Shard]:
@@ -132,7 +125,7 @@ def _packed(split: str, partial: Path) -> list[_Shard]:
             break
         shards.append(shard)
     keep = {path for s in shards for path in (partial / s.name, _note(partial, s.name))}
-    for path in [*partial.glob(f"*{split}-*"), *(partial / WORK).glob(f"*{split}-*")]:
+    for path in [*partial.glob(f"{split}-*"), *(partial / WORK).glob(f"{split}-*")]:
         if path not in keep:
             path.unlink()
     return shards
@@ -223,5 +216,5 @@ def _missing_check(shards: list[_Shard], max_missing: float) -> verdict.Check:
     return check(
         "pack.missing_image", "error", len(missing), total,
         f"{len(missing)} of {total} records have no image; {ds.MISSING_FILE} lists them: check the folder of images",
-        limit=int(max_missing * total), examples=missing,
+        limit=verdict.share_of(max_missing, total), examples=missing,
     )  # fmt: skip

@@ -1,0 +1,67 @@
+"""Vectors read back as written, by sample, from the map of the file; damaged files are one line."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from ramflow.data.vectors import CaptionVectors, TagEmbeddings, read_tag_embeddings, save_tensors, write_caption_vectors
+from ramflow.errors import UserError
+
+
+@pytest.fixture
+def rows():
+    return normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1).half()
+
+
+def test_captions_come_back_by_sample(rows, tmp_path):
+    write_caption_vectors(tmp_path, rows, [2, 0, 1, 3])
+    vectors = CaptionVectors(tmp_path)
+    assert (len(vectors), vectors.width) == (4, 4)
+    assert [vectors.of(sample).shape for sample in range(4)] == [(2, 4), (0, 4), (1, 4), (3, 4)]
+    assert vectors.of(0).dtype == torch.float32
+    assert torch.equal(torch.cat([vectors.of(sample) for sample in range(4)]), rows.float())
+
+
+def test_a_worker_process_opens_the_file_itself(rows, tmp_path):
+    write_caption_vectors(tmp_path, rows, [6])
+    sent = pickle.dumps(CaptionVectors(tmp_path))
+    assert len(sent) < 500
+    assert torch.equal(pickle.loads(sent).of(0), rows.float())
+
+
+def test_counts_that_do_not_cover_the_rows_are_a_bug(rows, tmp_path):
+    with pytest.raises(AssertionError):
+        write_caption_vectors(tmp_path, rows, [2, 3])
+
+
+def test_tags_come_back_as_written(tmp_path):
+    mask = torch.tensor([[True, False]] * 3)
+    wanted = TagEmbeddings(torch.randn(3, 2, 4), mask, "sha256:0", {"type": "clip", "width": 4})
+    wanted.write(tmp_path)
+    read = read_tag_embeddings(tmp_path)
+    assert torch.equal(read.embeddings, wanted.embeddings)
+    assert torch.equal(read.mask, wanted.mask)
+    assert (read.tag_digest, read.encoder) == (wanted.tag_digest, wanted.encoder)
+
+
+def test_metadata_of_several_keys_is_the_same_bytes_every_time(tmp_path):
+    """safetensors itself orders metadata keys at random."""
+    for number in range(8):
+        save_tensors({"a": torch.ones(2)}, tmp_path / str(number), {letter: letter for letter in "qwertyuiop"})
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_missing_damaged_and_foreign_files_are_one_line(tmp_path):
+    for read, name in ((read_tag_embeddings, "tags.safetensors"), (CaptionVectors, "captions.safetensors")):
+        with pytest.raises(UserError, match=f"no such file: .*{name}: make it with `ramflow embed`"):
+            read(tmp_path)
+        (tmp_path / name).write_bytes(b"no tensors at all")
+        with pytest.raises(UserError, match="not what embed writes"):
+            read(tmp_path)
+        save_tensors({"other": torch.ones(1)}, tmp_path / name, {})
+        with pytest.raises(UserError, match="run embed again"):
+            read(tmp_path)
