@@ -28,7 +28,7 @@ from ramflow.model.saved import SavedModel, load_model
 from ramflow.model.scoring import Scores, score
 from ramflow.settings import EvaluateSettings
 from ramflow.tags import TagTable
-from ramflow.verdict import Check, Verdict, check
+from ramflow.verdict import Check, Verdict, check, share_of
 
 EVALUATION_FILE = "evaluation.json"
 PER_TAG_FILE = "per_tag.parquet"
@@ -161,7 +161,8 @@ def _checks(result: Result, evaluation: dict[str, Any], settings: EvaluateSettin
     wanted = settings.min_ratio_to_frequency * frequency
     checks = [
         check("evaluate.unreadable", "error", len(unreadable), images,
-              "test images that cannot be decoded are not scored: run audit again", limit=int(settings.max_unreadable_share * images), examples=unreadable),
+              "test images that cannot be decoded are not scored: run audit again",
+              limit=share_of(settings.max_unreadable_share, images), examples=unreadable),
         check("evaluate.above_frequency", "error", int(mAP < wanted), 1, f"mAP {mAP:.4f}; at least {wanted:.4f} is "
               f"expected, {settings.min_ratio_to_frequency:g} times the tag-frequency baseline's: look at the losses"),
         check("evaluate.excluded_tags", "info", len(evaluation["excluded_tags"]), len(result.tags), "tags without a "

@@ -11,7 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 LAYER_NORM_EPS = 1e-12
-INITIAL_STD = 0.02
+LAYER_STD = 0.02 * 768**0.5
+"""Of a layer's weights, over the square root of the width: BERT's 0.02 at its width of 768."""
+
+QUERY_STD = 1.0
+"""Of the query projection's weights: unit vectors become queries of about the image part's size.
+
+At PyTorch's default for a linear layer the first LayerNorm drowns the query in what it read from the image, and
+all tags start with one logit: the sample then learns half as fast.
+"""
 
 
 class CrossAttention(nn.Module):
@@ -62,9 +70,10 @@ class TaggingHead(nn.Module):
         self.project = nn.Linear(width, hidden)
         self.layers = nn.ModuleList(Layer(hidden, width, heads, feed_forward, dropout) for _ in range(layers))
         self.logit = nn.Linear(hidden, 1)
-        for module in self.modules():
+        nn.init.normal_(self.project.weight, std=QUERY_STD)
+        for module in self.layers.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=INITIAL_STD)
+                nn.init.normal_(module.weight, std=LAYER_STD / hidden**0.5)
                 nn.init.zeros_(module.bias)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
