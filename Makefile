@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 SHA = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 PYTEST := OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help setup data demo test test-components pipeline pipeline-local lint images lock clean
+.PHONY: help setup data sample demo test test-components pipeline pipeline-local lint images lock clean
 
 help: ## list what can be typed
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,14 @@ test: data ## run all tests
 
 test-components: data ## test each pipeline component alone
 	$(PYTEST) tests/components $(ARGS)
+
+sample: setup ## build the sample again from Debian's openclipart packages, pack it and pin it
+	@test -d /usr/share/openclipart/svg -a -d /usr/share/openclipart/png || \
+		{ echo "make: apt install openclipart-svg openclipart-png" >&2; exit 2; }
+	python sample/build_sample.py --openclipart /usr/share/openclipart --out sample
+	ramflow pack --annotations $(foreach split,train validation test,$(split)=sample/annotations/openclipart_$(split)_ram.json) \
+		--images sample/images --tags sample/tags.txt --shard-mb 4 --out data
+	dvc add data && dvc push data.dvc
 
 pipeline: setup ## compile the Kubeflow pipeline to pipelines/ramflow.yaml
 	@python -m pipelines.pipeline

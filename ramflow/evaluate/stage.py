@@ -159,19 +159,24 @@ def _checks(result: Result, evaluation: dict[str, Any], settings: EvaluateSettin
     mAP, frequency = evaluation["metrics"]["mAP"], evaluation["baselines"]["tag_frequency"]["mAP"]
     scratch = evaluation["baselines"]["from_scratch"]["mAP"]
     wanted = settings.min_ratio_to_frequency * frequency
+    excluded = evaluation["excluded_tags"]
+    again = ": they are not scored, run audit again" if unreadable else ""
     checks = [
         check("evaluate.unreadable", "error", len(unreadable), images,
-              "test images that cannot be decoded are not scored: run audit again",
+              f"{len(unreadable)} of {images} test images cannot be decoded{again}",
               limit=share_of(settings.max_unreadable_share, images), examples=unreadable),
-        check("evaluate.above_frequency", "error", int(mAP < wanted), 1, f"mAP {mAP:.4f}; at least {wanted:.4f} is "
-              f"expected, {settings.min_ratio_to_frequency:g} times the tag-frequency baseline's: look at the losses"),
-        check("evaluate.excluded_tags", "info", len(evaluation["excluded_tags"]), len(result.tags), "tags without a "
-              "positive test image are left out of mAP and count as 0 in mAP_public",
-              limit=len(result.tags), examples=evaluation["excluded_tags"]),
+        check("evaluate.above_frequency", "error", int(mAP < wanted), 1,
+              f"mAP {mAP:.4f}, tag-frequency baseline {frequency:.4f}; at least {settings.min_ratio_to_frequency:g} times "
+              f"that is wanted" + (": look at the losses and the data" if mAP < wanted else "")),
+        check("evaluate.excluded_tags", "info", len(excluded), len(result.tags),
+              f"{len(excluded)} of {len(result.tags)} tags have no positive test image: left out of mAP, 0 in mAP_public",
+              limit=len(result.tags), examples=excluded),
     ]  # fmt: skip
     if scratch is not None:
-        message = f"mAP {mAP:.4f}, from scratch {scratch:.4f}: pretrained weights should help; look at verify's probe"
-        checks.append(check("evaluate.above_scratch", "warning", int(mAP <= scratch), 1, message))
+        worse = mAP <= scratch
+        message = f"mAP {mAP:.4f}, the same model from scratch {scratch:.4f}"
+        advice = ": pretrained weights should help, look at verify's probe" if worse else ""
+        checks.append(check("evaluate.above_scratch", "warning", int(worse), 1, message + advice))
     return checks
 
 

@@ -161,17 +161,19 @@ def _save(
 def _verdict(trainer: Trainer, attestation: Attestation) -> Verdict:
     events = (trainer.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
     settings, position = trainer.settings, trainer.position
-    attested = 0 if settings.from_scratch else len(attestation.tensors)
+    tensors = len(attestation.tensors)
+    fresh = tensors if settings.from_scratch else 0
+    skipped, scratch = f"{len(events)} of {trainer.total} steps", settings.from_scratch
     return Verdict(
         "train",
         checks=[
-            check("train.non_finite", "warning", len(events), trainer.total,
-                  "steps left out for a non-finite loss or gradient; events.jsonl lists them", examples=events),
-            check("train.from_scratch", "warning", int(settings.from_scratch), 1,
-                  "the encoder started from random weights, as from_scratch asked"),
-            check("train.attested", "info", attested, len(attestation.tensors),
-                  "encoder tensors that, recomputed from memory before step 1, are those that verify attested",
-                  limit=len(attestation.tensors)),
+            check("train.non_finite", "warning", len(events), trainer.total, f"{skipped} were left out for a loss or "
+                  "gradient that is not finite" + (", listed in events.jsonl: lower the rate" if events else ""),
+                  examples=events),
+            check("train.from_scratch", "warning", int(scratch), 1,
+                  "the encoder started from " + ("random weights, as from_scratch asked" if scratch else "verified weights")),
+            check("train.attested", "info", fresh, tensors, f"{tensors - fresh} of {tensors} encoder tensors were, "
+                  "digested from memory before step 1, those that verify attested", limit=fresh),
         ],
         metrics={"steps": trainer.total, "images": len(trainer.samples), "best_step": position.best_step,
                  "validation_mAP": position.best_mAP, "predict_the_mean": trainer.mean_distance},
