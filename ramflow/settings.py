@@ -78,11 +78,14 @@ class AugmentSettings(Section):
 
 
 class LossWeights(Section):
-    """Weights of the three losses, each normalised per image, so that they do not change with the batch (F15)."""
+    """Weights of the three losses, each normalised per image, so that they do not change with the batch (F15).
+
+    The defaults are upstream's plain sum at its batch of 52 a GPU, where the first two are sums over images.
+    """
 
     tag: float = Field(1.0, ge=0, description="asymmetric loss over the tags, summed over tags, per image")
-    alignment: float = Field(10.0, ge=0, description="asymmetric loss of images against captions, summed, per image")
-    distillation: float = Field(100.0, ge=0, description="mean absolute distance to the CLIP image feature")
+    alignment: float = Field(1.0, ge=0, description="asymmetric loss of images against captions, summed, per image")
+    distillation: float = Field(1 / 52, ge=0, description="mean absolute distance to the CLIP image feature")
 
 
 class TrainSettings(Section):
@@ -94,6 +97,9 @@ class TrainSettings(Section):
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of matrix products; losses stay float32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     learning_rate: float = Field(1e-4, gt=0, description="highest rate, reached after the warm-up")
+    pretrained_share: float = Field(
+        1.0, gt=0, le=1, description="rate of pretrained weights, as a share of learning_rate; fresh ones take it all"
+    )
     warmup_learning_rate: float = Field(5e-7, ge=0, description="rate of the first step")
     min_learning_rate: float = Field(1e-6, ge=0, description="rate of the last step, at the end of the cosine")
     warmup_steps: int = Field(3000, ge=0, description="steps of linear warm-up, counted over the whole run (F23)")

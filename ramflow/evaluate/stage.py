@@ -166,10 +166,10 @@ def _checks(result: Result, evaluation: dict[str, Any], settings: EvaluateSettin
               f"{len(unreadable)} of {images} test images cannot be decoded{again}",
               limit=share_of(settings.max_unreadable_share, images), examples=unreadable),
         check("evaluate.above_frequency", "error", int(mAP < wanted), 1,
-              f"mAP {mAP:.4f}, tag-frequency baseline {frequency:.4f}; at least {settings.min_ratio_to_frequency:g} times "
-              f"that is wanted" + (": look at the losses and the data" if mAP < wanted else "")),
+              f"mAP {mAP:.4f}, tag-frequency baseline {frequency:.4f}; {settings.min_ratio_to_frequency:g} times "
+              f"that is the least wanted" + (": look at the losses and the data" if mAP < wanted else "")),
         check("evaluate.excluded_tags", "info", len(excluded), len(result.tags),
-              f"{len(excluded)} of {len(result.tags)} tags have no positive test image: left out of mAP, 0 in mAP_public",
+              f"{len(excluded)} of {len(result.tags)} tags have no test image: left out of mAP, 0 in mAP_public",
               limit=len(result.tags), examples=excluded),
     ]  # fmt: skip
     if scratch is not None:

@@ -23,7 +23,7 @@ from ramflow.progress import say, track
 from ramflow.settings import TrainSettings
 from ramflow.train.checkpoint import FOLDER, Position, load_checkpoint, save_checkpoint
 from ramflow.train.samples import Batch, TrainingSamples, batches, steps_per_epoch
-from ramflow.train.schedule import learning_rate, make_optimizer
+from ramflow.train.schedule import learning_rate, make_optimizer, set_rate
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
@@ -81,8 +81,7 @@ class Trainer:
         step, settings = self.position.step, self.settings
         torch.manual_seed(settings.seed << 32 | step)  # dropout and stochastic depth follow the step, not the past
         rate = learning_rate(step, self.total, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         tokens, losses = self._forward(batch)
         weighted = [
             settings.loss.tag * losses.tag,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,15 +24,26 @@ def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
     return settings.min_learning_rate + cosine * (settings.learning_rate - settings.min_learning_rate)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices decay; norms, biases, position tables and the re-weighting scale do not."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Parameters by decay and rate; ``share`` of a group is its rate as a share of the schedule's.
+
+    Matrices decay; norms, biases, position tables and the re-weighting scale do not. Pretrained weights, the encoder's,
+    take ``pretrained_share`` of the rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        (plain if parameter.ndim < 2 or name.endswith(NO_DECAY) else decay).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        decay = 0.0 if parameter.ndim < 2 or name.endswith(NO_DECAY) else settings.weight_decay
+        pretrained = name.startswith("encoder.") and not settings.from_scratch
+        groups.setdefault((decay, settings.pretrained_share if pretrained else 1.0), []).append(parameter)
+    return [{"params": p, "weight_decay": decay, "share": share} for (decay, share), p in groups.items()]
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Fused AdamW over :func:`parameter_groups`; the rate is set each step."""
-    return torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+    """Fused AdamW over :func:`parameter_groups`."""
+    return torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of ``rate``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]

@@ -12,7 +12,7 @@ from ramflow.model.ram_plus import RamPlus
 from ramflow.settings import AugmentSettings, HeadSettings
 from ramflow.train.augment import OPERATIONS, augment, generator, random_crop
 from ramflow.train.samples import requests, steps_per_epoch
-from ramflow.train.schedule import learning_rate, parameter_groups
+from ramflow.train.schedule import learning_rate, make_optimizer, parameter_groups, set_rate
 from tests.train import artifacts
 
 
@@ -82,15 +82,30 @@ def test_the_warm_up_counts_steps_of_the_run_and_the_cosine_ends_at_the_least_ra
     assert all(a > b for a, b in pairwise(rates[50:]))
 
 
+def model() -> RamPlus:
+    embeddings, mask = torch.ones(2, 1, 8), torch.ones(2, 1, dtype=torch.bool)
+    return RamPlus(
+        Swin(artifacts.ENCODER, artifacts.OPTIONS), HeadSettings(hidden=8, heads=2, feed_forward=8), embeddings, mask
+    )
+
+
 def test_norms_biases_tables_and_scale_do_not_decay():
-    encoder = Swin(artifacts.ENCODER, artifacts.OPTIONS)
-    model = RamPlus(encoder, HeadSettings(hidden=8, heads=2, feed_forward=8), torch.ones(2, 1, 8),
-                    torch.ones(2, 1, dtype=torch.bool))  # fmt: skip
-    decay, plain = parameter_groups(model, 0.05)
-    names = {id(p): n for n, p in model.named_parameters()}
+    ram = model()
+    decay, plain = sorted(parameter_groups(ram, artifacts.settings()), key=lambda g: -g["weight_decay"])
+    names = {id(p): n for n, p in ram.named_parameters()}
     assert decay["weight_decay"] == 0.05 and plain["weight_decay"] == 0.0
     for name in (names[id(p)] for p in plain["params"]):
         assert name.endswith(("bias", "norm.weight", "norm1.weight", "norm2.weight", "table", "scale")), name
     for name in (names[id(p)] for p in decay["params"]):
         assert name.endswith("weight") and "norm" not in name, name
     assert len(decay["params"]) + len(plain["params"]) == len(names)
+
+
+@pytest.mark.parametrize(("from_scratch", "share"), [(False, 0.1), (True, 1.0)])
+def test_pretrained_weights_take_their_share_of_the_rate_and_fresh_ones_all_of_it(from_scratch, share):
+    ram, settings = model(), artifacts.settings(pretrained_share=0.1, from_scratch=from_scratch)
+    optimizer = make_optimizer(ram, settings)
+    set_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in ram.named_parameters():
+        assert rates[id(parameter)] == 0.5 * (share if name.startswith("encoder.") else 1.0), name
