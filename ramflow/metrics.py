@@ -64,23 +64,28 @@ def at_thresholds(scores: npt.NDArray[np.floating], targets: Bools, thresholds: 
     return TagScores(precision, recall, _ratio(2 * precision * recall, precision + recall))
 
 
-def calibrate(scores: npt.NDArray[np.floating], targets: Bools, fallback: float) -> Floats:
-    """The threshold a tag [tags] with the best F1 on these images (F42); ``fallback`` for tags without positives.
+def calibrate(scores: npt.NDArray[np.floating], targets: Bools) -> Floats:
+    """The threshold a tag [tags] with the best F1 on these images (F42).
 
-    Candidates are the middles between neighbouring scores; of equal F1 the highest threshold is taken.
+    A tag without positives here gets the threshold that is best for all tags together. Candidates are the middles
+    between neighbouring scores; of equal F1 the highest threshold is taken.
     """
-    thresholds = np.full(targets.shape[1], fallback)
-    for t in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, t], kind="stable")
-        sorted_scores = scores[order, t].astype(np.float64)
-        hits = np.cumsum(targets[order, t])
-        predicted = np.arange(1, len(order) + 1)
-        f1 = 2 * hits / (predicted + hits[-1])
-        following = np.append(sorted_scores[1:], 0.0)
-        f1[sorted_scores == following] = -1
-        best = int(np.argmax(f1))
-        thresholds[t] = (sorted_scores[best] + following[best]) / 2
-    return thresholds
+    shared = _best_threshold(scores.ravel(), targets.ravel())
+    has_positives: Bools = targets.any(axis=0)
+    return np.array(
+        [_best_threshold(scores[:, t], targets[:, t]) if has else shared for t, has in enumerate(has_positives)]
+    )
+
+
+def _best_threshold(scores: npt.NDArray[np.floating], targets: Bools) -> float:
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores = scores[order].astype(np.float64)
+    hits = np.cumsum(targets[order])
+    following = np.append(sorted_scores[1:], 0.0)
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
+    f1[sorted_scores == following] = -1
+    best = int(np.argmax(f1))
+    return float(sorted_scores[best] + following[best]) / 2
 
 
 def _ratio(over: npt.NDArray[np.generic], under: npt.NDArray[np.generic]) -> Floats:

@@ -42,15 +42,17 @@ def test_calibration_finds_the_best_f1():
     targets = random.random((200, 5)) < 0.2
     targets[:, 4] = False
     scores = (random.random((200, 5)) + 0.5 * targets) / 1.5
-    thresholds = calibrate(scores, targets, fallback=0.7)
+    thresholds = calibrate(scores, targets)
     best = at_thresholds(scores, targets, thresholds).f1
     for candidate in np.linspace(0, 1, 101):
         assert (at_thresholds(scores, targets, np.full(5, candidate)).f1 <= best + 1e-12).all()
-    assert thresholds[4] == 0.7
+    shared = at_thresholds(scores.reshape(-1, 1), targets.reshape(-1, 1), thresholds[4:]).f1
+    for candidate in np.linspace(0, 1, 101):
+        assert at_thresholds(scores.reshape(-1, 1), targets.reshape(-1, 1), np.array([candidate])).f1 <= shared + 1e-12
 
 
 def test_calibration_with_ties_never_splits_equal_scores():
     scores = np.array([[0.6], [0.6], [0.6], [0.2]])
     targets = np.array([[True], [False], [False], [False]])
-    threshold = calibrate(scores, targets, 0.5)[0]
+    threshold = calibrate(scores, targets)[0]
     assert 0.2 < threshold < 0.6

@@ -31,7 +31,6 @@ from ramflow.verdict import Verdict, check
 from ramflow.weights.attest import Attestation, check_attested, load_encoder, read_attestation
 
 TEACHER_IMAGES = 256
-FALLBACK_THRESHOLD = 0.5
 
 
 def run(
@@ -135,7 +134,7 @@ def _save(
     best: dict[str, torch.Tensor],
 ) -> None:
     scores = trainer.validation_scores()
-    thresholds = calibrate(scores.scores, scores.targets, FALLBACK_THRESHOLD)
+    thresholds = calibrate(scores.scores, scores.targets)
     encoder = attestation.encoder
     config = {"encoder": {"name": encoder.name, "options": encoder.options}, "head": settings.head.model_dump()}
     provenance = {
