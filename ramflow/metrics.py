@@ -71,7 +71,7 @@ def calibrate(scores: npt.NDArray[np.floating], targets: Bools) -> Floats:
     between neighbouring scores; of equal F1 the highest threshold is taken.
     """
     shared = _best_threshold(scores.ravel(), targets.ravel())
-    has_positives: Bools = targets.any(axis=0)
+    has_positives = targets.sum(axis=0) > 0
     return np.array(
         [_best_threshold(scores[:, t], targets[:, t]) if has else shared for t, has in enumerate(has_positives)]
     )
