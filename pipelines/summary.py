@@ -12,7 +12,9 @@ def summary(run: Path) -> str:
     scope = f"{metrics['images']} test images, {metrics['tags_scored']} of {metrics['tags']} tags"
     lines = [f"mAP {metrics['mAP']:.4f} ({scope})"]
     lines += [f"    {name.replace('_', ' ')} {scores['mAP']:.4f}" for name, scores in sorted(baselines.items())]
-    lines += [f"precision {metrics['precision']:.4f}, recall {metrics['recall']:.4f}, F1 {metrics['f1']:.4f}"]
+    for kind, suffix in (("mean over tags", ""), ("all predictions together", "_pooled")):
+        precision, recall, f1 = (metrics[name + suffix] for name in ("precision", "recall", "f1"))
+        lines += [f"precision {precision:.4f}, recall {recall:.4f}, F1 {f1:.4f} ({kind})"]
     return "\n".join([*lines, f"page: {run / 'report.html'}"])
 
 

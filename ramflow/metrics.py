@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+LEAST_POSITIVES = 5
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -64,17 +66,22 @@ def at_thresholds(scores: npt.NDArray[np.floating], targets: Bools, thresholds: 
     return TagScores(precision, recall, _ratio(2 * precision * recall, precision + recall))
 
 
+def pooled(scores: npt.NDArray[np.floating], targets: Bools, thresholds: Floats) -> tuple[float, float, float]:
+    """Precision, recall and F1 of all predictions together (micro): a frequent tag weighs more than a rare one."""
+    predicted = scores > thresholds
+    hits, said, true = int((predicted & targets).sum()), int(predicted.sum()), int(targets.sum())
+    return hits / max(said, 1), hits / max(true, 1), 2 * hits / max(said + true, 1)
+
+
 def calibrate(scores: npt.NDArray[np.floating], targets: Bools) -> Floats:
     """The threshold a tag [tags] with the best F1 on these images (F42).
 
-    A tag without positives here gets the threshold that is best for all tags together. Candidates are the middles
-    between neighbouring scores; of equal F1 the highest threshold is taken.
+    A tag with fewer than five positives here, too few to go by, gets the threshold that is best for all tags together.
+    Candidates are the middles between neighbouring scores; of equal F1 the highest threshold is taken.
     """
     shared = _best_threshold(scores.ravel(), targets.ravel())
-    has_positives = targets.sum(axis=0) > 0
-    return np.array(
-        [_best_threshold(scores[:, t], targets[:, t]) if has else shared for t, has in enumerate(has_positives)]
-    )
+    enough = targets.sum(axis=0) >= LEAST_POSITIVES
+    return np.array([_best_threshold(scores[:, t], targets[:, t]) if ok else shared for t, ok in enumerate(enough)])
 
 
 def _best_threshold(scores: npt.NDArray[np.floating], targets: Bools) -> float:

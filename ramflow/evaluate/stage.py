@@ -22,6 +22,7 @@ from ramflow.metrics import (
     average_precisions,
     mean_average_precision,
     mean_average_precision_public,
+    pooled,
 )
 from ramflow.model.device import choose_device, make_repeatable
 from ramflow.model.saved import SavedModel, load_model
@@ -106,6 +107,7 @@ def _tag_frequencies(dataset: Dataset, audit: Path) -> Floats:
 
 def _evaluation(result: Result) -> dict[str, Any]:
     scored, at = result.scored, result.at
+    precision, recall, f1 = pooled(result.scores.scores, result.scores.targets, result.thresholds)
     scratch = result.scratch_ap
     return {
         "metrics": {
@@ -114,6 +116,9 @@ def _evaluation(result: Result) -> dict[str, Any]:
             "precision": float(at.precision[scored].mean()),
             "recall": float(at.recall[scored].mean()),
             "f1": float(at.f1[scored].mean()),
+            "precision_pooled": precision,
+            "recall_pooled": recall,
+            "f1_pooled": f1,
             "images": len(result.scores.samples),
             "tags": len(result.tags),
             "tags_scored": len(scored),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoImageProcessor, CLIPModel
+from transformers.utils import logging
 
 from ramflow.errors import UserError
 from ramflow.model.preprocessing import Preprocessing
@@ -23,6 +24,8 @@ class Teacher(nn.Module):
             UserError: it is not one, or a weight is missing from it.
         """
         super().__init__()
+        transformers_logging: Any = logging
+        transformers_logging.disable_progress_bar()
         try:
             whole: Any = CLIPModel
             model, info = whole.from_pretrained(clip, dtype=torch.float32, output_loading_info=True)

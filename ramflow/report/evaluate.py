@@ -102,9 +102,9 @@ def _cards(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("mAP", score(metrics["mAP"]), f"mean over the {scored:,} tags that occur in the test split"),
         ("mAP, upstream", score(metrics["mAP_public"]), f"over all {tags:,} tags; one that does not occur counts as 0"),
-        ("Precision", score(metrics["precision"]), "of the tags it says, how many are right"),
-        ("Recall", score(metrics["recall"]), "of the true tags, how many it says"),
-        ("F1", score(metrics["f1"]), "at thresholds calibrated on validation"),
+        ("Precision", score(metrics["precision"]), f"mean over tags; {score(metrics['precision_pooled'])} of all it says"),
+        ("Recall", score(metrics["recall"]), f"mean over tags; {score(metrics['recall_pooled'])} of all that is true"),
+        ("F1", score(metrics["f1"]), f"mean over tags; {score(metrics['f1_pooled'])} of all together"),
     ]
 
 

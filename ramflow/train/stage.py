@@ -170,7 +170,7 @@ def _verdict(trainer: Trainer, attestation: Attestation) -> Verdict:
                   "gradient that is not finite" + (", listed in events.jsonl: lower the rate" if events else ""),
                   examples=events),
             check("train.from_scratch", "warning", int(scratch), 1,
-                  f"the encoder started from {'random, as from_scratch asked' if scratch else 'verified weights'}"),
+                  f"the encoder started from {'random weights on purpose' if scratch else 'verified weights'}"),
             check("train.attested", "info", fresh, tensors, f"{tensors - fresh} of {tensors} encoder tensors were, "
                   "digested from memory before step 1, those that verify attested", limit=fresh),
         ],
