@@ -99,12 +99,13 @@ def _baseline(content: dict[str, Any], name: str) -> float | None:
 
 def _cards(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     scored, tags = int(metrics["tags_scored"]), int(metrics["tags"])
+    precision, recall, f1 = (score(metrics[f"{name}_pooled"]) for name in ("precision", "recall", "f1"))
     return [
         ("mAP", score(metrics["mAP"]), f"mean over the {scored:,} tags that occur in the test split"),
         ("mAP, upstream", score(metrics["mAP_public"]), f"over all {tags:,} tags; one that does not occur counts as 0"),
-        ("Precision", score(metrics["precision"]), f"mean over tags; {score(metrics['precision_pooled'])} of all it says"),
-        ("Recall", score(metrics["recall"]), f"mean over tags; {score(metrics['recall_pooled'])} of all that is true"),
-        ("F1", score(metrics["f1"]), f"mean over tags; {score(metrics['f1_pooled'])} of all together"),
+        ("Precision", score(metrics["precision"]), f"mean over tags; {precision} of all it says"),
+        ("Recall", score(metrics["recall"]), f"mean over tags; {recall} of all that is true"),
+        ("F1", score(metrics["f1"]), f"mean over tags; {f1} of all together"),
     ]
 
 
