@@ -81,7 +81,7 @@ def write_report(settings: ReportSettings, inputs: Mapping[str, str], out: Path)
     page = render(settings, run)
     with storage.whole_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    say(f"report: {len(page.encode()) / 1e6:.1f} MB; written to {out}")
+    say(f"report: {len(page.encode()) / 1e3:.0f} kB; written to {out}")
 
 
 def render(settings: ReportSettings, run: Run) -> str:
