@@ -33,7 +33,7 @@ def test_the_defaults_are_the_published_recipe():
     assert (train.epochs, train.batch, train.learning_rate, train.warmup_steps) == (5, 52, 1e-4, 3000)
     assert (train.weight_decay, train.warmup_learning_rate, train.augment.min_scale) == (0.05, 5e-7, 0.2)
     assert (train.head.hidden, train.head.layers, train.head.heads, train.head.feed_forward) == (768, 2, 4, 3072)
-    assert (train.loss.tag, train.loss.alignment, train.loss.distillation) == (1.0, 10.0, 100.0)
+    assert (train.loss.tag, train.loss.alignment, train.loss.distillation) == (1.0, 1.0, 1 / 52)
 
 
 def test_every_parameter_says_what_it_is_and_has_a_default():

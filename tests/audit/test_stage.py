@@ -42,6 +42,7 @@ def test_a_sample_is_quarantined_once_under_its_first_check(audit, spoilt):
     assert audit(spoilt).quarantine.rows() == [
         (0, "train_000000000", "train", "shapes/circle_red_0.jpg", "images.empty"),
         (1, "train_000000001", "train", "shapes/circle_blue_0.jpg", "images.not_an_image"),
+        (12, "validation_000000001", "validation", "shapes/circle_blue_2.jpg", "set.leakage"),
     ]
 
 
@@ -58,7 +59,7 @@ def test_metrics(audit, spoilt):
     assert audit(spoilt).verdict.metrics == {
         "images": 23,
         "unusable": 2,
-        "quarantined": 2,
+        "quarantined": 3,
         "captions": 46,
         "tags": 6,
         "missing_tags": 1,
