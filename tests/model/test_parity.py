@@ -56,7 +56,10 @@ def test_every_gradient_norm(figures, trained):
     assert {golden.name_in_ramflow(k) for k in expected} == set(parameters)
     for key, norm in expected.items():
         actual = parameters[golden.name_in_ramflow(key)].grad.double().norm().item()
-        assert actual == pytest.approx(norm, rel=1e-5, abs=1e-4), key
+        if key.endswith("self.key.bias"):  # zero but for rounding: a constant added to every key changes no attention
+            assert max(actual, norm) < 1e-3, key
+        else:
+            assert actual == pytest.approx(norm, rel=1e-5), key
 
 
 def test_asymmetric_loss(figures):
