@@ -23,6 +23,14 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ExpectedCounts(Section):
+    """What one source is known to hold; a count left out is not compared."""
+
+    records: int | None = Field(None, ge=0, description="records, with and without an image")
+    captions: int | None = Field(None, ge=0, description="captions")
+    tags: int | None = Field(None, ge=0, description="tags, over the union_label_id of all records")
+
+
 class AuditSettings(Section):
     """What the audit accepts."""
 
@@ -30,8 +38,24 @@ class AuditSettings(Section):
     max_unusable_share: float = Field(0.02, ge=0, le=1, description="share of images that may be unreadable or missing")
     max_missing_tags_share: float = Field(0.1, ge=0, le=1, description="share of tags that may have no image at all")
     max_caption_words: int = Field(30, ge=1, description="longer captions are reported; upstream cuts at 30 words")
+    shared_caption_records: int = Field(10, ge=2, description="a caption on as many images or more is reported")
+    placeholder_records: int = Field(
+        10, ge=2, description="one picture on as many records with as many captions is a placeholder: quarantined"
+    )
+    near_radius: int = Field(4, ge=0, le=16, description="images are near duplicates up to so many of 64 hash bits")
     min_image_side: int = Field(16, ge=1, description="smaller images, in pixels, are reported")
     max_image_pixels: int = Field(64_000_000, ge=1, description="larger images are decompression bombs: quarantined")
+    max_aspect: float = Field(10.0, ge=1, description="longer images, long side over short side, are reported")
+    dark_below: float = Field(12.0, ge=0, le=255, description="images of a lower mean grey, of 0 to 255, are dark")
+    light_above: float = Field(250.0, ge=0, le=255, description="images of a higher mean grey, without dark, are light")
+    blurred_below: float = Field(
+        20.0, ge=0, description="images with less variance of the Laplacian, at 256 pixels, are blurred"
+    )
+    expected: dict[str, ExpectedCounts] = Field(
+        default_factory=dict, description="counts by source, the name of the annotation file without .json"
+    )
+    max_count_deviation: float = Field(0.02, ge=0, le=1, description="share by which a count may differ from expected")
+    max_drift: float = Field(0.1, ge=0, le=1, description="share by which a count may differ from the previous version")
     workers: int = Field(2, ge=1, le=256, description="processes that decode images")
 
 
@@ -113,6 +137,12 @@ class TrainSettings(Section):
     validate_every: int = Field(1000, ge=1, description="steps between validations; the last step always validates")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while training")
+    shuffle_shards: int = Field(
+        64, ge=1, description="shards whose samples are mixed with one another; a cache of s3:// shards holds two as many"
+    )
+    max_skipped_share: float = Field(
+        0.001, ge=0, le=1, description="share of samples that may turn out unreadable while training"
+    )
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
     workers: int = Field(8, ge=0, description="processes that decode images; 0 decodes in the trainer")
     head: HeadSettings = Field(default_factory=HeadSettings, description="the tagging head")

@@ -1,19 +1,47 @@
-"""Upstream's annotation files: one JSON list of records (recognize-anything, ``datasets/train/*.json``)."""
+"""Upstream's annotation files, one JSON list of records (recognize-anything, ``datasets/train``), read in pieces.
+
+A file of a gigabyte is never held whole: it is cut between records into pieces of about 8 MiB, and each piece becomes a
+frame. Decoding is strict (msgspec), and the frame is made from what was decoded, so that nothing is coerced on the way.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import polars as pl
 
 from ramflow.errors import UserError
 
+PIECE_BYTES = 8 << 20
+MAX_RECORD_BYTES = 256 << 20
+TAIL_BYTES = 1 << 16
+
 TagId = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
+SCHEMA: dict[str, Any] = {
+    "image_path": pl.String,
+    "caption": pl.List(pl.String),
+    "union_label_id": pl.List(pl.Int32),
+    "parse_label_id": pl.List(pl.List(pl.Int32)),
+}
+"""Columns of a frame of records; none of them holds a null."""
 
-class Record(msgspec.Struct, frozen=True):
+# A quote inside a JSON string is escaped, so this is never found inside one.
+BETWEEN_RECORDS = re.compile(rb'\}\s*,\s*\{\s*"(?:image_path|caption|union_label_id|parse_label_id)"\s*:')
+LONE_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One image of an annotation file.
 
     ``parse_label_id`` is aligned with ``caption`` (tags parsed from that text); ``union_label_id`` is all tags of
@@ -26,26 +54,156 @@ class Record(msgspec.Struct, frozen=True):
     parse_label_id: list[list[TagId]] = []
 
 
-def read_annotations(path: Path) -> list[Record]:
-    """Read one annotation file.
+class MalformedRecord(UserError):
+    """A record that lacks ``image_path`` or has a wrong type; ``index`` counts from the start of its piece."""
+
+    def __init__(self, path: Path, index: int, message: str) -> None:
+        super().__init__(f"{path}: record {index} (from 0): {message}")
+        self.args = (path, index, message)  # what pickle hands to another process
+
+    def after(self, records: int) -> MalformedRecord:
+        """The same error, its number counted from the start of the file; ``records`` are before the piece."""
+        path, index, message = self.args
+        return MalformedRecord(path, index + records, message)
+
+    def __str__(self) -> str:
+        path, index, message = self.args
+        return f"{path}: record {index} (from 0): {message}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole records of an annotation file, with the commas between them: ``length`` bytes from byte ``first`` on."""
+
+    path: Path
+    first: int
+    length: int
+
+
+def pieces(path: Path, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
+    """Cut an annotation file between records, without decoding it.
 
     Raises:
-        UserError: no such file; not a JSON list; cut off; or a record that lacks image_path or has a wrong type,
-            with the number of the record.
+        UserError: no such file, not a JSON list, or cut off.
     """
+    with _opened(path) as (read, size):
+        head = read(0, 64).lstrip()
+        if head[:1] != b"[":
+            raise UserError(f"{path} is not a JSON list of records: upstream's annotation format starts with [")
+        end = _end_of_list(path, read, size)
+        first = read(0, 64).index(b"[") + 1
+        while first < end:
+            cut, following = _cut(path, read, first, end, piece_bytes)
+            if read(first, min(cut - first, 64)).strip():
+                yield Piece(path, first, cut - first)
+            first = following
+
+
+def parse(piece: Piece) -> pl.DataFrame:
+    """The records of a piece, as a frame with the columns of ``SCHEMA``.
+
+    Bytes that are not UTF-8, and halves of UTF-16 pairs, become U+FFFD, which the audit finds in captions.
+
+    Raises:
+        UserError: the JSON is damaged, or a record is malformed (:class:`MalformedRecord`).
+    """
+    with _opened(piece.path) as (read, _), _no_garbage_collection():
+        records = _decode(b"[" + read(piece.first, piece.length) + b"]", piece.path)
+        return pl.read_json(msgspec.json.encode(records), schema=SCHEMA)
+
+
+def read_annotations(path: Path, piece_bytes: int = PIECE_BYTES) -> Iterator[pl.DataFrame]:
+    """All records of a file in order, as frames of some ten thousand.
+
+    Raises:
+        UserError: see :func:`pieces` and :func:`parse`; the number of a malformed record is its place in the file.
+    """
+    before = 0
+    for piece in pieces(path, piece_bytes):
+        try:
+            frame = parse(piece)
+        except MalformedRecord as error:
+            raise error.after(before) from None
+        before += len(frame)
+        yield frame
+
+
+def source_of(path: Path) -> str:
+    """The name of the source that an annotation file stands for: its own, without ending."""
+    return path.stem
+
+
+Read = Callable[[int, int], bytes]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Read, int]]:
     try:
-        data = path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            os.pread(descriptor, 1, 0)
+            yield lambda offset, length: _pread(descriptor, offset, length), size
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"no such annotation file: {path}") from None
-    if data[:64].lstrip()[:1] != b"[":
-        raise UserError(f"{path} is not a JSON list of records: upstream's annotation format starts with [")
+
+
+def _pread(descriptor: int, offset: int, length: int) -> bytes:
+    parts = []
+    while length > 0 and (part := os.pread(descriptor, length, offset)):  # one call reads 2 GiB at most
+        parts.append(part)
+        offset, length = offset + len(part), length - len(part)
+    return b"".join(parts)
+
+
+def _end_of_list(path: Path, read: Read, size: int) -> int:
+    tail = read(max(0, size - TAIL_BYTES), TAIL_BYTES).rstrip()
+    if not tail.endswith(b"]"):
+        raise UserError(f"{path} does not end with ]: the file is damaged or cut off, fetch it again")
+    return max(0, size - TAIL_BYTES) + len(tail) - 1
+
+
+def _cut(path: Path, read: Read, first: int, end: int, piece_bytes: int) -> tuple[int, int]:
+    """Where the piece that starts at ``first`` ends, and where the next one starts."""
+    while first + piece_bytes < end:
+        for start in (max(first, first + piece_bytes - TAIL_BYTES), first):
+            window = read(start, first + piece_bytes - start)
+            if found := list(BETWEEN_RECORDS.finditer(window)):
+                last = found[-1]
+                return start + last.start() + 1, start + window.index(b"{", last.start())
+        piece_bytes *= 2
+        if piece_bytes > MAX_RECORD_BYTES:
+            raise UserError(
+                f"{path} is damaged: no end of a record within {MAX_RECORD_BYTES >> 20} MiB of byte {first}"
+            )
+    return end, end
+
+
+def _decode(data: bytes, path: Path) -> list[Record]:
     try:
         return msgspec.json.decode(data, type=list[Record])
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         number = re.match(r"\$\[(\d+)\]", place)
-        raise UserError(f"{path}: record {number[1] if number else '?'} (from 0): {message}") from None
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): the file is damaged or cut off, fetch it again") from None
+        raise MalformedRecord(path, int(number[1]) if number else 0, message) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: fetch it again, or save it as UTF-8") from None
+        return _decode(data.decode("utf-8", "replace").encode(), path)
+    except msgspec.DecodeError as error:
+        mended = LONE_SURROGATE.sub(lambda m: m[0] if m[2] else m[1] + rb"\ufffd", data)
+        if mended != data:
+            return _decode(mended, path)
+        raise UserError(f"{path} is not valid JSON ({error}): the file is damaged or cut off, fetch it again") from None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of short lists make the collector run over and over, and none of them is in a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

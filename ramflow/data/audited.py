@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ramflow.data.dataset import Dataset
@@ -14,17 +16,18 @@ QUARANTINE_FILE = "quarantine.parquet"
 TAG_STATUS_FILE = "tag_status.csv"
 
 
-def usable_samples(dataset: Dataset, audit: Path, split: str) -> pl.DataFrame:
-    """Rows of a split that the audit did not quarantine, with their number in the column ``sample``.
+def usable_samples(dataset: Dataset, audit: Path, split: str) -> npt.NDArray[np.int64]:
+    """Numbers of the samples of a split that the audit did not quarantine, in order.
 
     Raises:
         UserError: none is left.
     """
-    skip = pl.read_parquet(audit / QUARANTINE_FILE)["sample"].unique()
-    rows = dataset.samples(split).filter(~pl.col("sample").is_in(skip.cast(pl.UInt32).implode()))
-    if rows.is_empty():
+    samples = dataset.splits[split]
+    skip = pl.read_parquet(audit / QUARANTINE_FILE, columns=["sample"])["sample"].to_numpy()
+    usable = np.setdiff1d(np.arange(samples.start, samples.stop), skip, assume_unique=True)
+    if not len(usable):
         raise UserError(f"{dataset.directory}: no usable image in the {split} split: pack one with {split}=FILE")
-    return rows
+    return usable
 
 
 def tag_status(dataset: Dataset, audit: Path) -> TagTable:

@@ -1,22 +1,87 @@
-"""Upstream's annotation files: read as they are, or refused in one line."""
+"""Upstream's annotation files: cut into pieces without loss, read as they are, or refused in one line."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import random
 
 import pytest
 
-from ramflow.data.annotations import Record, read_annotations
+from ramflow.data.annotations import MalformedRecord, parse, pieces, read_annotations, source_of
 from ramflow.errors import UserError
+
+EMPTY = {"caption": [], "union_label_id": [], "parse_label_id": []}
+
+
+def read(path, piece_bytes=8 << 20):
+    """All records of a file as dictionaries."""
+    return [row for piece in pieces(path, piece_bytes) for row in parse(piece).iter_rows(named=True)]
 
 
 def test_records_keep_their_order_and_absent_fields_are_empty(tmp_path, records):
     path = tmp_path / "a.json"
-    path.write_text(json.dumps([*records, {"image_path": "only/a/path.jpg", "extra": 1}]), encoding="utf-8")
-    read = read_annotations(path)
-    assert [r.image_path for r in read[:-1]] == [r["image_path"] for r in records]
-    assert read[0].caption == records[0]["caption"] and read[0].parse_label_id == records[0]["parse_label_id"]
-    assert read[-1] == Record("only/a/path.jpg", [], [], [])
+    path.write_text(json.dumps([*records, {"image_path": "only/a/path.jpg", "extra": [{"caption": 1}]}]))
+    assert read(path) == [*records, {"image_path": "only/a/path.jpg", **EMPTY}]
+    assert source_of(path) == "a"
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ] \n", "[\n]"])
+def test_an_empty_list_has_no_pieces(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert list(pieces(path)) == []
+
+
+def test_any_cut_gives_the_same_records(tmp_path):
+    """Captions that look like the end of a record, in any layout, at any size of piece."""
+    parts = (
+        '}, {"',
+        '}, {"image_path": "x"',
+        '"',
+        "\\",
+        '\\"}, {\\"caption\\":',
+        "\N{GRINNING FACE}",
+        "}]",
+        "\n",
+        "",
+        "[{",
+    )
+    choose = random.Random(0)
+    path = tmp_path / "a.json"
+    for _ in range(60):
+        records = [
+            {
+                "image_path": f"{i}.jpg",
+                "caption": [
+                    "".join(choose.choices(parts, k=choose.randint(0, 4))) for _ in range(choose.randint(0, 3))
+                ],
+                "union_label_id": [choose.randint(-5, 5000) for _ in range(choose.randint(0, 4))],
+                "parse_label_id": [[1]] * choose.randint(0, 2),
+            }
+            for i in range(choose.randint(0, 20))
+        ]
+        path.write_text(json.dumps(records, indent=choose.choice([None, 1]), ensure_ascii=choose.choice([True, False])))
+        cut = list(pieces(path, choose.choice([64, 300])))
+        assert [
+            row for piece in cut for row in parse(pickle.loads(pickle.dumps(piece))).iter_rows(named=True)
+        ] == records
+        assert len(cut) > 1 or path.stat().st_size < 2000
+
+
+def test_a_file_is_never_held_whole(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"image_path": f"{i}.jpg", **EMPTY} for i in range(2000)]))
+    assert max(piece.length for piece in pieces(path, 4096)) <= 4096
+    assert max(map(len, (parse(piece) for piece in pieces(path, 4096)))) < 100
+
+
+def test_what_is_no_unicode_becomes_the_replacement_character(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(
+        b'[{"image_path": "a.jpg", "caption": ["caf\xe9", "half \\ud83d pair", "\\ud83d\\ude00 \\\\ud800"]}]'
+    )
+    assert read(path)[0]["caption"] == ["caf\ufffd", "half \ufffd pair", "\U0001f600 \\ud800"]
 
 
 @pytest.mark.parametrize(
@@ -35,14 +100,14 @@ def test_records_keep_their_order_and_absent_fields_are_empty(tmp_path, records)
         (b'[{"image_path": "a.jpg", "caption": "one text"}]', "record 0 (from 0): Expected `array`, got `str`"),
         (b'[{"image_path": "a.jpg", "parse_label_id": [3]}]', "record 0 (from 0)"),
         (b'["a.jpg"]', "record 0 (from 0): Expected `object`, got `str`"),
-        (b'[{"image_path": "\xff.jpg"}]', "not UTF-8"),
+        (b'[{"image_path": "a.jpg"},]', "not valid JSON"),
     ],
 )
 def test_a_damaged_file_is_one_line_with_its_name(tmp_path, content, says):
     path = tmp_path / "coco.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as refused:
-        read_annotations(path)
+        list(read_annotations(path))
     assert str(path) in str(refused.value) and says in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -50,4 +115,22 @@ def test_a_damaged_file_is_one_line_with_its_name(tmp_path, content, says):
 @pytest.mark.parametrize("name", ["gone.json", "."])
 def test_no_such_file(tmp_path, name):
     with pytest.raises(UserError, match="no such annotation file"):
-        read_annotations(tmp_path / name)
+        list(read_annotations(tmp_path / name))
+
+
+def test_a_malformed_record_far_down_is_named_by_its_place_in_the_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"image_path": f"{i}.jpg"} for i in range(900)] + [{"image_path": 7}]))
+    error = MalformedRecord(path, 3, "Expected `str`, got `int`")
+    assert str(pickle.loads(pickle.dumps(error)).after(10)) == f"{path}: record 13 (from 0): Expected `str`, got `int`"
+    frames = read_annotations(path, 4096)
+    with pytest.raises(UserError, match=r"record 900 \(from 0\): Expected `str`, got `int`"):
+        list(frames)
+
+
+def test_a_record_without_end_is_no_endless_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ramflow.data.annotations.MAX_RECORD_BYTES", 1 << 16)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"image_path": "a.jpg", "caption": ["word " * 100_000]}] * 2))
+    with pytest.raises(UserError, match="no end of a record within"):
+        list(pieces(path, 4096))

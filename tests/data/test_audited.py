@@ -27,9 +27,9 @@ def test_quarantined_samples_are_skipped_and_the_others_keep_their_number(
         (images / records[n]["image_path"]).write_bytes(b"")
     data = pack_records(records[:12], records[12:18], records[18:], images=images)
     out = audit(data, tmp_path / "audit")
-    assert usable_samples(Dataset(data), out, "train")["sample"].to_list() == [0, 1, *range(3, 12)]
-    assert usable_samples(Dataset(data), out, "validation")["sample"].to_list() == [12, *range(14, 18)]
-    assert usable_samples(Dataset(data), out, "test")["sample"].to_list() == list(range(18, 24))
+    assert usable_samples(Dataset(data), out, "train").tolist() == [0, 1, *range(3, 12)]
+    assert usable_samples(Dataset(data), out, "validation").tolist() == [12, *range(14, 18)]
+    assert usable_samples(Dataset(data), out, "test").tolist() == list(range(18, 24))
 
 
 def test_a_split_without_a_usable_image_is_one_line(pack_records, records, copy_of, images_dir, tmp_path):

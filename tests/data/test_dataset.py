@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -11,6 +12,7 @@ import pytest
 
 from ramflow.data.dataset import MANIFEST_SCHEMA, MISSING_SCHEMA, Dataset
 from ramflow.errors import UserError
+from ramflow.storage import sha256_file
 
 
 def test_samples_have_the_records_and_the_unchanged_bytes(tiny_data, images_dir, records):
@@ -29,20 +31,56 @@ def test_samples_have_the_records_and_the_unchanged_bytes(tiny_data, images_dir,
 
 def test_sample_numbers_are_rows_of_the_manifest(tiny_data):
     data = Dataset(tiny_data)
-    assert data.samples("train")["sample"].to_list() == list(range(12))
-    assert data.samples("validation")["sample"].to_list() == list(range(12, 18))
-    assert data.samples("test")["key"].to_list() == data.manifest["key"].to_list()[18:]
+    assert data.splits == {"train": range(12), "validation": range(12, 18), "test": range(18, 24)}
+    rows = data.scan().collect()
+    assert rows.drop("sample").equals(data.manifest) and rows["sample"].to_list() == list(range(24)) == [
+        *range(len(data))
+    ]
+    for sample, row in enumerate(data.manifest.iter_rows(named=True)):
+        assert data.shard_of(sample).name == row["shard"] and sample in data.shard_of(sample).range
+        assert data.image(sample) == data.read(row["shard"], row["offset"], row["length"])
+        assert data.union_tags(sample).tolist() == row["union_tags"]
+        assert data.usable_captions(sample).tolist() == list(range(len(row["captions"])))
+    for sample in (-1, 24):
+        with pytest.raises(IndexError):
+            data.image(sample)
 
 
-def test_it_travels_to_other_processes(tiny_data):
+def test_captions_without_a_word_are_not_usable(pack_records, records):
+    for record, captions in zip(records, ([" ", "a circle", "\t\n", "b"], [], [""]), strict=False):
+        record["caption"], record["parse_label_id"] = captions, []
+    data = Dataset(pack_records(records[:4]))
+    assert [data.usable_captions(i).tolist() for i in range(4)] == [[1, 3], [], [], [0, 1]]
+
+
+def test_the_description_lists_every_shard_and_source(tiny_data):
     data = Dataset(tiny_data)
-    row = data.manifest.row(3, named=True)
-    place = (row["shard"], row["offset"], row["length"])
+    assert data.info["sources"] == {"train": 12, "validation": 6, "test": 6}  # files of these names
+    assert [sample for shard in data.shards for sample in shard.range] == list(range(24))
+    for shard in data.shards:
+        assert (tiny_data / shard.name).stat().st_size == shard.bytes
+        assert sha256_file(tiny_data / shard.name) == data.info["files"][shard.name]
+
+
+def test_it_travels_to_other_processes_without_its_tables(tiny_data):
+    data = Dataset(tiny_data)
+    data.manifest, data.missing, data.tags  # noqa: B018
+    assert len(pickle.dumps(data)) < 5000
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert pool.submit(data.read, *place).result() == data.read(*place)
+        assert pool.submit(data.image, 3).result() == data.image(3)
+        assert pool.submit(data.union_tags, 3).result().tolist() == data.union_tags(3).tolist()
 
 
-@pytest.mark.parametrize("name", ["manifest.parquet", "missing.parquet", "tags.csv"])
+def test_an_altered_manifest_is_named_when_it_is_read(tiny_data, copy_of):
+    path = copy_of(tiny_data) / "manifest.parquet"
+    path.write_bytes(path.read_bytes() + b" ")
+    data = Dataset(path.parent)
+    for reading in (data.scan, lambda: data.manifest):
+        with pytest.raises(UserError, match=r"manifest\.parquet is not the file that dataset\.json describes"):
+            reading()
+
+
+@pytest.mark.parametrize("name", ["index.safetensors", "missing.parquet", "tags.csv"])
 def test_an_altered_or_missing_table_is_named(tiny_data, copy_of, name):
     data = copy_of(tiny_data)
     (data / name).write_bytes((data / name).read_bytes() + b" ")
@@ -53,7 +91,7 @@ def test_an_altered_or_missing_table_is_named(tiny_data, copy_of, name):
         Dataset(data)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "files": 3}', "{'"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "files": 3}', "{'"])
 def test_a_damaged_description_is_one_line(tiny_data, copy_of, content):
     data = copy_of(tiny_data)
     (data / "dataset.json").write_text(content, encoding="utf-8")
