@@ -2,80 +2,25 @@
 
 ``python -m pipelines.local [--out runs/local] [NAME=VALUE ...]``: kfp.local carries out ``pipelines/ramflow.yaml``,
 each container's command as a process of this machine in the repository's folder. NAME is a parameter of the pipeline.
-What the stages write ends up as ``OUT/STAGE/`` and ``OUT/report.html``.
+What the stages write ends up as ``OUT/STAGE/`` and ``OUT/report.html``; the parts that a stage is made from do not.
 """
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from kfp import components, local
-from kfp.local import executor_input_utils, subprocess_task_handler
-from kfp.local.status import Status
-from kfp.local.task_handler_interface import ITaskHandler
+from kfp import components
+from kfp.dsl.structures import InputSpec
 
+from pipelines.host import ROOT, StageFailed, start
 from pipelines.summary import summary
+from ramflow.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 COMPILED = ROOT / "pipelines" / "ramflow.yaml"
 WORK = ".kfp"
-
-
-class StageFailed(Exception):
-    """A stage's process did not exit with 0."""
-
-    def __init__(self, stage: str, code: int) -> None:
-        super().__init__(f"stage {stage} failed with exit code {code}; the stages after it were not run")
-        self.code = code
-
-
-class HostProcess(ITaskHandler):
-    """Runs a container's command as a process of this machine; the image plays no part.
-
-    Stands in for kfp's handler of SubprocessRunner, which refuses container components and cuts progress bars up.
-    """
-
-    def __init__(
-        self,
-        image: str,
-        full_command: list[str],
-        pipeline_root: str,
-        runner: local.SubprocessRunner,
-        env_vars: dict[str, str] | None = None,
-    ) -> None:
-        self.command = full_command
-
-    def run(self) -> Status:
-        """Wait for the process to end, also after Ctrl-C, which it has received too and answers in good order.
-
-        Raises:
-            StageFailed: its exit code is not 0.
-        """
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        process = subprocess.Popen(self.command, cwd=ROOT, env={**os.environ, "PATH": path})
-        while True:
-            try:
-                code = process.wait()
-                break
-            except KeyboardInterrupt:
-                continue
-        if code:
-            raise StageFailed(self.command[1], code)
-        return Status.SUCCESS
-
-
-def start(work: Path) -> None:
-    """Make kfp.local run container components as processes, with outputs in ``work/PIPELINE/TASK/OUTPUT``.
-
-    kfp puts the time into that path, where a stage that was interrupted would not find what it had done.
-    """
-    subprocess_task_handler.SubprocessTaskHandler = HostProcess
-    executor_input_utils.get_local_pipeline_resource_name = lambda name: name
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work))
 
 
 def run(spec: Path, out: Path, arguments: dict[str, str]) -> None:
@@ -83,19 +28,17 @@ def run(spec: Path, out: Path, arguments: dict[str, str]) -> None:
 
     Raises:
         StageFailed: a stage did; the outputs of those before it are in ``out``.
-        ValueError: ``arguments`` names a parameter that the pipeline lacks.
+        UserError: ``arguments`` names a parameter that the pipeline lacks, or a value is not of its type.
     """
     pipeline = components.load_component_from_file(str(spec))
-    known = pipeline.component_spec.inputs or {}
-    if unknown := sorted(set(arguments) - set(known)):
-        raise ValueError(f"{unknown[0]} is not a parameter of the pipeline: {', '.join(known)}")
+    typed = _typed(arguments, pipeline.component_spec.inputs or {})
     places = {task: out / ("report.html" if stage == "report" else stage) for task, stage in _stages(spec).items()}
     for place in places.values():
         shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
     work = out / WORK
     start(work)
     try:
-        pipeline(**arguments)
+        pipeline(**typed)
     finally:
         for task, place in places.items():
             made = work / pipeline.name / task / "out"
@@ -104,10 +47,25 @@ def run(spec: Path, out: Path, arguments: dict[str, str]) -> None:
     shutil.rmtree(work)
 
 
+def _typed(arguments: dict[str, str], known: Mapping[str, InputSpec]) -> dict[str, str | int]:
+    """The arguments as the pipeline's parameters want them."""
+    typed: dict[str, str | int] = {}
+    for name, value in arguments.items():
+        if name not in known:
+            raise UserError(f"{name} is not a parameter of the pipeline: {', '.join(known)}")
+        whole = known[name].type == "Integer"
+        if whole and not value.isdecimal():
+            raise UserError(f"{name}={value}: a whole number is expected")
+        typed[name] = int(value) if whole else value
+    return typed
+
+
 def _stages(spec: Path) -> dict[str, str]:
-    """The name of the stage behind each task, as dvc.yaml has it."""
-    tasks = yaml.safe_load(spec.read_text(encoding="utf-8"))["root"]["dag"]["tasks"]
-    return {task: content["taskInfo"]["name"] for task, content in tasks.items()}
+    """The name of the stage behind each task, as dvc.yaml has it; the tasks of the fan-out are none."""
+    content = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    made = {name: c.get("outputDefinitions", {}).get("artifacts", {}) for name, c in content["components"].items()}
+    tasks = content["root"]["dag"]["tasks"].items()
+    return {task: t["taskInfo"]["name"] for task, t in tasks if "out" in made[t["componentRef"]["name"]]}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         run(COMPILED, ROOT / given.out, dict(a.partition("=")[::2] for a in given.arguments))
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     except StageFailed as error:
         print(f"pipeline-local: {error}", file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """The pipeline ``ramflow``: the stages, names, parameters and wiring of dvc.yaml as Kubeflow Pipelines tasks.
 
+One stage is more than a task: shards are audited in ranges, many at a time, and the task ``audit`` concludes from all.
+
 ``python -m pipelines.pipeline`` compiles it to ``pipelines/ramflow.yaml``. The defaults of its parameters are the
 sections of params.yaml as JSON text, one parameter a stage: whole numbers stay whole, and a stage is keyed by its own.
 """
@@ -13,14 +15,18 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineArtifactChannel
 
 from components.audit.component import audit
+from components.audit_part.component import audit_part
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.report.component import report
+from components.shards.component import shards
 from components.train.component import train
 from components.verify.component import verify
 
 ROOT = Path(__file__).parents[1]
 COMPILED = ROOT / "pipelines" / "ramflow.yaml"
+AUDIT_PARTS_AT_ONCE = 16
+"""Each pod reads its shards whole, 16 GiB at the defaults: more of them would wait for the storage, not for cores."""
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
@@ -29,10 +35,22 @@ def section(name: str) -> str:
     return json.dumps({name: PARAMS[name]})
 
 
+def _task(component: BaseComponent, name: str | None = None, **inputs: object) -> dsl.PipelineTask:
+    """A new task; never taken from the cache, as the content behind an address may have changed."""
+    return component(**inputs).set_caching_options(False).set_display_name(name or component.name)
+
+
 def _run(component: BaseComponent, name: str | None = None, **inputs: object) -> PipelineArtifactChannel:
-    """The output of a new task; never taken from the cache, as the content behind an address may have changed."""
-    task = component(**inputs).set_caching_options(False)
-    return task.set_display_name(name or component.name).outputs["out"]
+    """The output of a new task that is a stage."""
+    return _task(component, name, **inputs).outputs["out"]
+
+
+def _audited(params: str, data: str, shards_per_task: int) -> PipelineArtifactChannel:
+    """The output of the audit, of which every task but the last sees one range of shards."""
+    ranges = _task(shards, data=data, per_task=shards_per_task).outputs["ranges"]
+    with dsl.ParallelFor(ranges, name="audit-parts", parallelism=AUDIT_PARTS_AT_ONCE) as shard_range:
+        part = _run(audit_part, params=params, data=data, shard_range=shard_range)
+    return _run(audit, params=params, data=data, parts=dsl.Collected(part))
 
 
 @dsl.pipeline(name="ramflow", description="Train a RAM++ image tagger, each gate passed before the next stage starts.")
@@ -47,9 +65,10 @@ def ramflow(
     train_params: str = section("train"),
     evaluate_params: str = section("evaluate"),
     report_params: str = section("report"),
+    shards_per_task: int = 64,
 ) -> None:
     """The stages in their order; a task's display name is the stage's name in dvc.yaml."""
-    audited = _run(audit, params=audit_params, data=data)
+    audited = _audited(audit_params, data, shards_per_task)
     vectors = _run(embed, params=embed_params, data=data, audit=audited, descriptions=descriptions, clip=clip)
     encoder = _run(verify, params=verify_params, weights=weights, data=data, embed=vectors)
     ready = {"data": data, "audit": audited, "embed": vectors, "verify": encoder}

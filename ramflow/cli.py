@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from ramflow import __version__
+from ramflow.audit import command as audit_command
 from ramflow.errors import UserError
-from ramflow.kfp_outputs import name_outputs
+from ramflow.kfp_launcher import name_outputs
 from ramflow.settings import Section, Settings, read_settings
 from ramflow.stage import Input, Stage, execute
 from ramflow.stages import REPORT_INPUTS, STAGES
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pack(commands)
     for stage in STAGES:
         _add_stage(commands, stage)
+    _add_shards(commands)
     _add_report(commands)
     _add_settings(commands)
     return parser
@@ -77,21 +79,60 @@ def _parser() -> argparse.ArgumentParser:
 def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "annotations and images into tar shards and a manifest"
     parser = commands.add_parser("pack", help=text, description=text)
-    parser.add_argument("--annotations", nargs="+", required=True, metavar="[SPLIT=]FILE",
+    parser.add_argument("--annotations", nargs="+", metavar="[SPLIT=]FILE",
                         help="upstream's JSON lists; SPLIT is train (default), validation or test")  # fmt: skip
-    parser.add_argument("--images", required=True, type=Path, help="the folder that image_path is relative to")
-    parser.add_argument("--tags", required=True, type=Path, help="tag list, a name a line")
-    parser.add_argument("--out", required=True, type=Path, help="the dataset directory to make")
+    parser.add_argument("--images", nargs="+", metavar="[path=|caption=]ROOT",
+                        help="where the images are: a folder, a .tar, or an s3:// address of either; the .tar files "
+                        "directly in a folder are read too")  # fmt: skip
+    parser.add_argument("--tags", type=Path, help="tag list, a name a line")
+    parser.add_argument("--out", type=Path, help="the dataset directory to make")
     parser.add_argument("--shard-mb", type=float, default=256, help="size of a shard in MiB (default 256)")
+    parser.add_argument("--match", choices=("path", "caption"), default="path",
+                        help="how images belong to records, for a ROOT that does not say: by image_path (default), or "
+                        "by the caption in NAME.txt or NAME.json beside it, as img2dataset writes them")  # fmt: skip
+    parser.add_argument("--max-missing", type=float, metavar="SHARE", default=0.5,
+                        help="share of records whose image may be missing (default 0.5)")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--plan", type=Path, metavar="DIR",
+                        help="keep the plan in DIR, for other machines; without --out only that is done, and the "
+                        "number of shards printed")  # fmt: skip
+    parser.add_argument("--shard-range", metavar="A:B", help="pack only shards A to B - 1 of the plan: OUT is a part")
+    parser.add_argument("--parts", nargs="+", type=Path, metavar="PART", help="put these parts together into OUT")
     parser.set_defaults(run=_run_pack)
 
 
 def _run_pack(a: argparse.Namespace) -> None:
-    from ramflow.data.pack import pack
+    from ramflow.data.pack import Source, make_plan_only, pack, pack_part
+    from ramflow.data.parts import collect
 
-    if not a.shard_mb > 0:
-        raise UserError(f"--shard-mb {a.shard_mb}: a size above 0 is expected")
-    pack(a.annotations, a.images, a.tags, a.out, shard_bytes=int(a.shard_mb * 2**20))
+    for name, value, valid in (("shard-mb", a.shard_mb, a.shard_mb > 0), ("workers", a.workers, 1 <= a.workers <= 256),
+                               ("max-missing", a.max_missing, 0 <= a.max_missing <= 1)):  # fmt: skip
+        if not valid:
+            raise UserError(f"--{name} {value}: not a sensible value, see ramflow pack --help")
+    needed = [] if a.parts else ["annotations", "images", "tags"]
+    needed += ["out"] if a.parts or a.shard_range or not a.plan else []
+    if absent := [f"--{name}" for name in needed if not getattr(a, name)]:
+        raise UserError(f"pack needs {', '.join(absent)} too, see ramflow pack --help")
+    if a.parts:
+        if given := [f"--{n}" for n in ("annotations", "images", "tags", "plan", "shard_range") if getattr(a, n)]:
+            raise UserError(f"--parts takes what the parts were packed from: leave out {', '.join(given)}")
+        collect(a.parts, a.out, max_missing=a.max_missing)
+        return
+    options = {"shard_bytes": max(1, int(a.shard_mb * 2**20)), "match": a.match, "workers": a.workers, "plan": a.plan}
+    source = Source(a.annotations, a.images, a.tags, **options)
+    if a.shard_range:
+        pack_part(source, _range_of(a.shard_range), a.out)
+    elif a.out:
+        pack(a.annotations, a.images, a.tags, a.out, max_missing=a.max_missing, **options)
+    else:
+        print(make_plan_only(source))
+
+
+def _range_of(text: str) -> tuple[int, int]:
+    """The two numbers of ``A:B``."""
+    if found := re.fullmatch(r"(\d+):(\d+)", text):
+        return int(found[1]), int(found[2])
+    raise UserError(f"--shard-range {text}: two numbers A:B are expected, as 0:64")
 
 
 def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> None:
@@ -105,6 +146,13 @@ def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> N
     if stage.name == "verify":
         parser.add_argument("--encoder", help="timm name of the encoder; short for --set verify.encoder=NAME")
     parser.set_defaults(run=lambda a: _run_stage(stage, a))
+    if stage.name == "audit":
+        audit_command.add_options(parser, stage)
+
+
+def _add_shards(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "list ranges of shards, to audit each on a machine of its own"
+    audit_command.add_shards(commands.add_parser("shards", help=text, description=text))
 
 
 def _add_common(parser: argparse.ArgumentParser, inputs: tuple[Input, ...]) -> None:

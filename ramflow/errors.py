@@ -7,6 +7,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class NoSuchObject(UserError):
+    """An object that is not in its S3 bucket."""
+
+
 class GateRefused(UserError):
     """A gate said no: a verdict that did not pass, under ``--enforce`` or as an input (exit code 3)."""
 

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -20,21 +29,32 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], label: str, total: int, start: int = 0) -> Iterator[T]:
-    """Yield ``items``, the first being number ``start``, and show how far they are: ``label 120/2000``."""
+def track(items: Iterable[T], label: str, total: int | None, start: int = 0) -> Iterator[T]:
+    """Yield ``items``, the first being number ``start``, and show how far they are: ``label 120/2000, 31.5/s``.
+
+    ``total`` may be unknown (None).
+    """
     return (_bar if sys.stderr.isatty() else _lines)(items, label, total, start)
 
 
-def _bar(items: Iterable[T], label: str, total: int, start: int) -> Iterator[T]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _bar(items: Iterable[T], label: str, total: int | None, start: int) -> Iterator[T]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, completed=start, description=label)
 
 
-def _lines(items: Iterable[T], label: str, total: int, start: int) -> Iterator[T]:
-    last = time.monotonic()
+class _Rate(ProgressColumn):
+    """Items a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.3g}/s" if task.speed else "", style="progress.data.speed")
+
+
+def _lines(items: Iterable[T], label: str, total: int | None, start: int) -> Iterator[T]:
+    begun = last = time.monotonic()
     for done, item in enumerate(items, start):
-        if time.monotonic() - last >= LOG_INTERVAL_SECONDS:
-            last = time.monotonic()
-            say(f"{label} {done}/{total}")
+        now = time.monotonic()
+        if now - last >= LOG_INTERVAL_SECONDS:
+            last = now
+            say(f"{label} {done}{'' if total is None else f'/{total}'}, {(done - start) / (now - begun):.3g}/s")
         yield item

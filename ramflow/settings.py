@@ -49,7 +49,7 @@ class AuditSettings(Section):
     dark_below: float = Field(12.0, ge=0, le=255, description="images of a lower mean grey, of 0 to 255, are dark")
     light_above: float = Field(250.0, ge=0, le=255, description="images of a higher mean grey, without dark, are light")
     blurred_below: float = Field(
-        20.0, ge=0, description="images with less variance of the Laplacian, at 256 pixels, are blurred"
+        10.0, ge=0, description="images with less variance of the Laplacian, at 256 pixels, are blurred"
     )
     expected: dict[str, ExpectedCounts] = Field(
         default_factory=dict, description="counts by source, the name of the annotation file without .json"

@@ -13,7 +13,9 @@ from ramflow.errors import UserError
 from ramflow.settings import Section
 from ramflow.verdict import Verdict
 
-CACHE = Path.home() / ".cache" / "ramflow"
+CACHE = storage.cache_directory()
+PART = "-part"
+"""How the name of a stage ends whose output is a part of another stage's."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Input:
     required: bool = True
     gated: bool = True
     """An input that is a stage's output must have passed."""
+    made_by: tuple[str, ...] = ()
+    """Stages whose output it may be, where it is a stage's output at all; empty: any."""
+    related: bool = True
+    """It is made from the same things as the other inputs; an earlier version of them is not."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Stage:
     inputs: tuple[Input, ...]
     run: str
     resumable: bool = False
+    extras: tuple[Input, ...] = ()
+    """Inputs that only the command line has, and the pipelines do not wire."""
 
     def function(self) -> Callable[..., Verdict]:
         """Import and return the function behind the stage."""
@@ -48,7 +56,15 @@ class Stage:
         return function
 
 
-def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *, enforce: bool = False) -> Verdict:
+def execute(
+    stage: Stage,
+    settings: Section,
+    inputs: dict[str, str],
+    out: str,
+    *,
+    enforce: bool = False,
+    options: Mapping[str, object] | None = None,
+) -> Verdict:
     """Run a stage from its inputs to ``out`` and return its verdict.
 
     Args:
@@ -57,19 +73,21 @@ def execute(stage: Stage, settings: Section, inputs: dict[str, str], out: str, *
         inputs: local or s3:// path by input name; names that the stage lacks are an assertion error.
         out: local or s3:// directory; appears whole, ``verdict.json`` included, or not at all.
         enforce: raise when the verdict is a no (after writing it).
+        options: what the stage's function takes beside settings, inputs and ``out``.
 
     Raises:
         UserError: an input is missing, or two inputs do not belong together.
         GateRefused: an input's verdict is a no, or with ``enforce`` the stage's own.
     """
     target = CACHE.joinpath("out", *storage.split_address(out)) if storage.is_remote(out) else Path(out)
-    paths, digests = open_inputs(stage.name, stage.inputs, inputs)
+    paths, digests = open_inputs(stage.name, (*stage.inputs, *stage.extras), inputs)
     if (there := _verdict_of(target)) is not None and there.stage != stage.name:
         raise UserError(f"{out} holds the output of {there.stage}: give an empty or new directory for {stage.name}")
     claim = {"inputs": digests, "settings": settings.model_dump(mode="json")} if stage.resumable else None
     with storage.whole_directory(target, marker=verdict.FILE_NAME, claim=claim) as partial:
-        result = stage.function()(settings, **{n.replace("-", "_"): p for n, p in paths.items()}, out=partial)
-        result.inputs = digests
+        given = {n.replace("-", "_"): p for n, p in paths.items()}
+        result = stage.function()(settings, **given, **(options or {}), out=partial)
+        result.inputs = result.inputs | digests
         result.settings = settings.model_dump(mode="json")
         result.outputs = storage.sha256_tree(partial)
         result.write(partial)
@@ -95,17 +113,26 @@ def open_inputs(
         UserError: an input is missing, is not what its verdict lists, or two inputs do not belong together.
         GateRefused: the verdict of a gated input is a no.
     """
-    gated = {i.name: i.gated for i in known}
-    assert set(given) <= set(gated), set(given) - set(gated)
-    paths = {name: storage.fetch(path, CACHE / "s3") for name, path in given.items()}
+    inputs = {i.name: i for i in known}
+    assert set(given) <= set(inputs), set(given) - set(inputs)
+    paths = {name: _local(name, path) for name, path in given.items()}
     verdicts = {name: v for name, path in paths.items() if (v := _verdict_of(path)) is not None}
     for name, v in verdicts.items():
-        if gated[name] and not v.passed:
+        _check_maker(inputs[name], v, given[name])
+        if inputs[name].gated and not v.passed:
             raise v.refusal(given[name])
-        _check_whole(paths[name], v)
+        check_whole(paths[name], v)
     digests = {name: _digest(path) for name, path in sorted(paths.items())}
-    _check_lineage(reader, digests, verdicts)
+    related = {name for name in given if inputs[name].related}
+    _check_lineage(reader, {n: d for n, d in digests.items() if n in related},
+                   {n: v for n, v in verdicts.items() if n in related})  # fmt: skip
     return paths, digests
+
+
+def _local(name: str, path: str) -> Path:
+    if name == "data" and storage.is_remote(path):
+        return storage.fetch_dataset_tables(path, CACHE / "s3")
+    return storage.fetch(path, CACHE / "s3")
 
 
 def _verdict_of(path: Path) -> Verdict | None:
@@ -119,7 +146,21 @@ def _digest(path: Path) -> str:
     return storage.sha256_path(path)
 
 
-def _check_whole(path: Path, v: Verdict) -> None:
+def _check_maker(given: Input, v: Verdict, path: str) -> None:
+    if not given.made_by or v.stage in given.made_by:
+        return
+    advice = "give the right directory"
+    if v.stage.endswith(PART):
+        advice = f"put all parts together with `ramflow {v.stage.removesuffix(PART)} --parts`"
+    raise UserError(f"--{given.name} {path} is the output of {v.stage}, not of {given.made_by[0]}: {advice}")
+
+
+def check_whole(path: Path, v: Verdict) -> None:
+    """See that the files of an output are those that its verdict lists.
+
+    Raises:
+        UserError: one is gone or altered.
+    """
     for name, digest in v.outputs.items():
         if not (path / name).is_file():
             raise UserError(f"{path / name} is gone: run {v.stage} again")

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from ramflow.stage import Input, Stage
 
-DATA = Input("data", "the packed dataset (ramflow pack)")
+DATA = Input("data", "the packed dataset (ramflow pack)", made_by=("pack",))
 CLIP = Input("clip", "a CLIP model in transformers layout: folder or hub copy", gated=False)
-AUDIT = Input("audit", "output of the audit stage")
-EMBED = Input("embed", "output of the embed stage")
-VERIFY = Input("verify", "output of the verify stage")
+AUDIT = Input("audit", "output of the audit stage", made_by=("audit",))
+EMBED = Input("embed", "output of the embed stage", made_by=("embed",))
+VERIFY = Input("verify", "output of the verify stage", made_by=("verify",))
+
+COMPARED = (
+    Input("previous", "output of an earlier audit, to see what drifted", required=False, gated=False, related=False,
+          made_by=("audit", "audit-annotations")),
+    Input("thresholds", "list of thresholds, a number a line: has it the tag list's length", required=False),
+    Input("embeddings", "embeddings of the tags, .safetensors or .pth: have they the tag list's length", required=False,
+          gated=False),
+)  # fmt: skip
+"""What any audit can be compared with."""
 
 STAGES = (
     Stage(
         "audit",
         "read every record, decode every image, count every tag",
-        (DATA,),
+        (Input("data", DATA.help, required=False, made_by=DATA.made_by),),
         "ramflow.audit.stage:run",
+        extras=(Input("benchmarks", "folder of the benchmarks' images: are any in the train split", required=False),
+                *COMPARED),
     ),
     Stage(
         "embed",
@@ -46,9 +57,16 @@ STAGES = (
     ),
 )  # fmt: skip
 
+AUDIT_PART = Stage("audit-part", "the audit of a range of shards", (DATA,), "ramflow.audit.stage:run_part")
+AUDIT_ANNOTATIONS = Stage(
+    "audit-annotations", "the audit of annotation files, before any image is there",
+    (Input("tags", "the tag list that the ids point into", gated=False),), "ramflow.audit.stage:run_annotations",
+    extras=COMPARED,
+)  # fmt: skip
+
 REPORT_INPUTS = (
     DATA,
-    Input("audit", AUDIT.help, gated=False),
+    Input("audit", AUDIT.help, gated=False, made_by=AUDIT.made_by),
     Input("embed", EMBED.help, required=False, gated=False),
     Input("verify", VERIFY.help, required=False, gated=False),
     Input("train", "output of the train stage", required=False, gated=False),

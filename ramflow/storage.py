@@ -11,19 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ramflow.errors import UserError
+from ramflow.errors import NoSuchObject, UserError
+from ramflow.locks import locked
 
 if TYPE_CHECKING:
-    from botocore.client import BaseClient
+    from ramflow.s3 import Store
 
 PARTIAL = ".partial"
 CLAIM = ".claim.json"
+DATASET_FILE = "dataset.json"
+VERDICT_FILE = "verdict.json"
+SHARDS_FILE = "shards.json"
 CHUNK = 1 << 20
 
 
 def is_remote(path: str | Path) -> bool:
     """True for an ``s3://`` address."""
     return str(path).startswith("s3://")
+
+
+def cache_directory() -> Path:
+    """Where copies of remote things are kept: ``$RAMFLOW_CACHE``, or ``~/.cache/ramflow``."""
+    return Path(os.environ.get("RAMFLOW_CACHE") or Path.home() / ".cache" / "ramflow").absolute()
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -71,7 +80,7 @@ def whole_directory(path: Path, *, marker: str, claim: dict[str, Any] | None = N
 
     An existing ``path`` is replaced only when it is empty or holds ``marker``, the file that every output of
     this kind has. A partial directory is removed when the block fails; with a ``claim`` (what the work is made
-    from) it stays, and the next run with an equal claim goes on with it.
+    from) it stays unless nothing is in it yet, and the next run with an equal claim goes on with it.
 
     Raises:
         UserError: ``path`` exists and is something else.
@@ -96,7 +105,7 @@ def whole_directory(path: Path, *, marker: str, claim: dict[str, Any] | None = N
         note.unlink()
         _swap(partial, path)
     finally:
-        if claim is None:
+        if claim is None or not any(p.is_file() and p != note for p in partial.rglob("*")):
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -120,26 +129,79 @@ def fetch(path: str | Path, cache: Path) -> Path:
         if not local.exists():
             raise UserError(f"no such file or directory: {path}")
         return local
+    from ramflow.s3 import Store
+
     bucket, prefix = split_address(str(path))
-    local = cache / bucket / prefix
-    with _store_errors(path):
-        client = _client()
-        keys = [
-            item["Key"]
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            for item in page.get("Contents", ())
-            if (item["Key"] == prefix or item["Key"].startswith(prefix.rstrip("/") + "/"))
-            and not item["Key"].endswith("/")
-        ]
+    store, local = Store(), cache / bucket / prefix
+    with locked(_lock_of(local, cache)):
+        keys = [key for key, _ in store.objects(bucket, prefix) if _is_below(key, prefix)]
         if not keys:
             raise UserError(f"no such object or prefix: {path}")
-        wanted = {cache / bucket / key for key in keys}
-        for stale in [p for p in local.rglob("*") if p.is_file() and p not in wanted]:
-            stale.unlink()
+        _remove_others(local, {cache / bucket / key for key in keys})
         for key in keys:
-            with whole_file(cache / bucket / key) as temporary:
-                client.download_file(bucket, key, str(temporary))
+            _download(store, bucket, key, cache / bucket / key)
     return local
+
+
+def fetch_dataset_tables(address: str, cache: Path) -> Path:
+    """A local folder with all of a packed dataset but its shards, which stay where its ``shards.json`` says.
+
+    A file that is there already, with the digest that ``dataset.json`` lists, is not fetched again.
+
+    Raises:
+        UserError: no packed dataset is there, or the store refuses.
+    """
+    from ramflow.s3 import Store
+
+    bucket, prefix = split_address(address.rstrip("/"))
+    store, local = Store(), cache / bucket / prefix
+    with locked(_lock_of(local, cache)):
+        try:
+            _download(store, bucket, f"{prefix}/{VERDICT_FILE}", local / VERDICT_FILE)
+        except NoSuchObject:
+            (local / VERDICT_FILE).unlink(missing_ok=True)
+        try:
+            _download(store, bucket, f"{prefix}/{DATASET_FILE}", local / DATASET_FILE)
+        except NoSuchObject:
+            raise UserError(f"{address} is not a packed dataset: it has no {DATASET_FILE}") from None
+        tables = _tables_of(local / DATASET_FILE, address)
+        for name, digest in tables.items():
+            if not (local / name).is_file() or sha256_file(local / name) != digest:
+                _download(store, bucket, f"{prefix}/{name}", local / name, digest)
+        with whole_file(local / SHARDS_FILE) as temporary:
+            temporary.write_text(json.dumps({"address": f"s3://{bucket}/{prefix}"}) + "\n", encoding="utf-8")
+        _remove_others(local, {local / name for name in (DATASET_FILE, VERDICT_FILE, SHARDS_FILE, *tables)})
+    return local
+
+
+def _tables_of(path: Path, address: str) -> dict[str, str]:
+    """Digest of every file that ``dataset.json`` lists and that is not a shard."""
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if all(Path(name).name == name and digest.startswith("sha256:") for name, digest in files.items()):
+            return {name: digest for name, digest in files.items() if not name.endswith(".tar")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise UserError(f"{address}/{DATASET_FILE} is damaged: pack the dataset again")
+
+
+def _is_below(key: str, prefix: str) -> bool:
+    return (key == prefix or key.startswith(prefix.rstrip("/") + "/")) and not key.endswith("/")
+
+
+def _remove_others(directory: Path, wanted: set[Path]) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+
+
+def _download(store: Store, bucket: str, key: str, place: Path, digest: str | None = None) -> None:
+    with whole_file(place) as temporary, temporary.open("wb") as file:
+        store.get(bucket, key, file, sha256=digest and digest.removeprefix("sha256:"))
+
+
+def _lock_of(local: Path, cache: Path) -> Path:
+    return cache / "locks" / hashlib.sha256(str(local).encode()).hexdigest()
 
 
 def publish(directory: Path, address: str, last: str) -> None:
@@ -148,13 +210,13 @@ def publish(directory: Path, address: str, last: str) -> None:
     Raises:
         UserError: the store refuses.
     """
-    bucket, prefix = split_address(address)
+    from ramflow.s3 import Store
+
+    bucket, prefix = split_address(address.rstrip("/"))
     files = sorted((p for p in directory.rglob("*") if p.is_file()), key=lambda p: (p.name == last, str(p)))
-    with _store_errors(address):
-        client = _client()
-        for file in files:
-            key = f"{prefix.rstrip('/')}/{file.relative_to(directory).as_posix()}"
-            client.upload_file(str(file), bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
+    store = Store()
+    for file in files:
+        store.put(file, bucket, f"{prefix}/{file.relative_to(directory).as_posix()}")
 
 
 def split_address(address: str) -> tuple[str, str]:
@@ -167,23 +229,3 @@ def split_address(address: str) -> tuple[str, str]:
     if not bucket or not key:
         raise UserError(f"{address} is not s3://BUCKET/PREFIX")
     return bucket, key
-
-
-def _client() -> BaseClient:
-    import boto3
-    from botocore.config import Config
-
-    own_endpoint = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    settings = {"addressing_style": "path"} if own_endpoint else {}
-    return boto3.client("s3", config=Config(signature_version="s3v4", s3=settings, retries={"mode": "standard"}))
-
-
-@contextmanager
-def _store_errors(address: str | Path) -> Iterator[None]:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError, Boto3Error) as error:
-        raise UserError(f"{address}: the S3 store refused: {error}") from None

@@ -7,7 +7,10 @@ a copy (``copy_of``), or pack other records (``pack_records``).
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from ramflow.data.pack import pack
 from ramflow.settings import AuditSettings
 from ramflow.stage import execute
 from ramflow.stages import STAGES
+from tests.faults import FaultProxy, fault_proxy
 
 TAGS = ("circle", "square", "triangle", "red", "blue", "unicorn")
 SHAPES = TAGS[:3]
@@ -149,6 +153,9 @@ def _s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
+_NUMBERS = itertools.count(1)
+
+
 @pytest.fixture
 def bucket(_s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A new bucket of a real S3 endpoint, and the environment that leads to it."""
@@ -156,6 +163,16 @@ def bucket(_s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.F
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = request.node.name.replace("_", "-")[:60].rstrip("-")
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:50] + f"-{next(_NUMBERS)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def faults(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the endpoint of ``bucket`` that fails as it is told, and an environment of short patience."""
+    with fault_proxy(os.environ["AWS_ENDPOINT_URL_S3"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
+        monkeypatch.setenv("RAMFLOW_S3_TIMEOUT", "1")
+        yield proxy

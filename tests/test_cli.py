@@ -51,7 +51,7 @@ def test_three_when_a_gate_is_enforced_and_says_no(ramflow, tiny_data, tmp_path)
     [
         ([], "required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["audit"], "required: --data, --out"),
+        (["audit"], "required: --out"),
         (["audit", "--data", "gone", "--out", "out", "--fast"], "unrecognized arguments: --fast"),
         (["audit", "--data", "gone", "--out", "out"], "no such file or directory: gone"),
         (["audit", "--data", ".", "--out", "out"], "is not a packed dataset"),

@@ -93,6 +93,23 @@ def test_inputs_made_from_different_things_are_refused_with_both_named(inputs, p
     assert not (tmp_path / "out").exists()
 
 
+def test_an_input_of_another_maker_is_refused(inputs, tmp_path):
+    made_by = Stage("count", "count", (INPUTS[0], Input("audit", "", made_by=("embed",))), COUNT.run)
+    with pytest.raises(UserError, match=r"--audit .* is the output of audit, not of embed: give the right directory"):
+        execute(made_by, CountSettings(), inputs, str(tmp_path / "out"))
+
+
+def test_an_earlier_version_need_not_belong_to_the_other_inputs(inputs, pack_records, records, tmp_path):
+    execute(AUDIT, SETTINGS, {"data": str(pack_records(records[:12]))}, str(tmp_path / "before"))
+    both = Stage("count", "count", (*INPUTS, Input("notes", "", related=False)), COUNT.run)
+    given = inputs | {"notes": str(tmp_path / "before")}
+    assert execute(both, CountSettings(), given, str(tmp_path / "out")).inputs["notes"] == sha256_file(
+        tmp_path / "before" / "verdict.json"
+    )
+    with pytest.raises(UserError, match="do not belong together"):
+        execute(COUNT, CountSettings(), given, str(tmp_path / "out"))
+
+
 def test_two_inputs_that_disagree_about_a_third_are_refused(inputs, pack_records, records, tmp_path):
     other = pack_records(records[:12])
     execute(AUDIT, SETTINGS, {"data": str(other)}, str(tmp_path / "audit"))

@@ -1,85 +1,49 @@
-"""Image checks: the bytes of every sample against the manifest, and every pixel decoded (F11)."""
+"""Everything about the image of one sample: its bytes, the file, and what the picture shows (F11)."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache, partial
-from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import NamedTuple
 
-import polars as pl
-from PIL import Image
-
-from ramflow.audit.findings import FOUND_SCHEMA
-from ramflow.audit.workers import map_in_order
-from ramflow.data.dataset import Dataset
-from ramflow.data.images import ImageFault, decode_rgb, open_image
-from ramflow.data.shards import ShardReader
-from ramflow.progress import track
+from ramflow.audit.bytes import Fault, against_manifest, extension, not_an_image
+from ramflow.audit.content import look
+from ramflow.audit.decode import of_file
+from ramflow.data.images import ImageFault, load_image, to_rgb
 from ramflow.settings import AuditSettings
 
-COLUMNS = ("shard", "offset", "length", "sha256", "image_path")
-BLANK_LEVELS = 4
-"""An image is blank when no channel spans more of the 256 levels than this: JPEG makes even colours a little uneven."""
 
-Row = tuple[str, int, int, str, str]
-Fault = tuple[str, str]
+class Row(NamedTuple):
+    """What the manifest says about a sample's image."""
+
+    image_path: str
+    length: int
+    sha256: str
 
 
-def find(dataset: Dataset, settings: AuditSettings) -> pl.DataFrame:
-    """All failures of the image checks (``FOUND_SCHEMA``), in order of samples.
+class Looked(NamedTuple):
+    """What an image is found to be."""
 
-    Raises:
-        UserError: a shard is gone or cut off.
+    faults: list[Fault]
+    phash: int | None = None
+    """Perceptual hash, 64 bits; none where nothing is decoded, or the picture is blank or too plain."""
+    blank: bool = False
+
+
+def inspect(data: bytes, row: Row, settings: AuditSettings) -> Looked:
+    """All faults of one image; it is opened and decoded once.
+
+    Args:
+        data: its bytes as they are in the shard.
+        row: what the manifest says about them.
+        settings: the limits.
     """
-    manifest = dataset.manifest
-    look = partial(
-        inspect, dataset.directory, max_pixels=settings.max_image_pixels, min_side=settings.min_image_side
-    )
-    faults = map_in_order(look, manifest.select(COLUMNS).iter_rows(), settings.workers)
-    rows = [
-        (check, sample, path, detail)
-        for sample, (path, found) in enumerate(
-            zip(manifest["image_path"], track(faults, "audit images", len(manifest)), strict=True)
-        )
-        for check, detail in found
-    ]
-    return pl.DataFrame(rows, schema=FOUND_SCHEMA, orient="row")
-
-
-def inspect(directory: Path, row: Row, *, max_pixels: int, min_side: int) -> list[Fault]:
-    """(check id, detail) of all that is wrong with one sample; ``row`` has the manifest's ``COLUMNS``."""
-    shard, offset, length, sha256, image_path = row
-    data = _reader(directory).read(shard, offset, length)
-    faults = []
-    if hashlib.sha256(data).hexdigest() != sha256:
-        faults.append(("images.sha256_mismatch", f"{length} bytes at {offset} of {shard}"))
+    faults = against_manifest(data, row.length, row.sha256)
     try:
-        image_format = open_image(data, max_pixels).format or ""
-        image = decode_rgb(data, max_pixels)
+        image = load_image(data, settings.max_image_pixels)
+        rgb = to_rgb(image)
     except ImageFault as fault:
-        return [*faults, (f"images.{fault.kind}", str(fault))]
-    return faults + _extension(image_path, image_format) + _content(image, min_side)
-
-
-@cache
-def _reader(directory: Path) -> ShardReader:
-    return ShardReader(directory)
-
-
-def _extension(image_path: str, image_format: str) -> list[Fault]:
-    suffix = PurePosixPath(image_path).suffix.lower()
-    real = "JPEG" if image_format == "MPO" else image_format  # MPO is a JPEG with more pictures behind the first
-    if not suffix or Image.registered_extensions().get(suffix) == real:
-        return []
-    return [("images.extension", f"{suffix} holds {real}")]
-
-
-def _content(image: Image.Image, min_side: int) -> list[Fault]:
-    faults = []
-    if min(image.size) < min_side:
-        faults.append(("images.small", f"{image.width} x {image.height} pixels"))
-    bands = cast("tuple[tuple[int, int], ...]", image.getextrema())
-    if all(high - low <= BLANK_LEVELS for low, high in bands):
-        faults.append(("images.blank", f"red, green and blue from {bands[0][0]}, {bands[1][0]}, {bands[2][0]}"))
-    return faults
+        found = not_an_image(data) if fault.kind == "not_an_image" else (f"images.{fault.kind}", str(fault))
+        return Looked([*faults, found])
+    faults += extension(row.image_path, image.format or "")
+    faults += of_file(data, image, settings.max_aspect, settings.min_image_side)
+    content = look(rgb, settings.dark_below, settings.light_above, settings.blurred_below)
+    return Looked(faults + content.faults, content.phash, content.blank)

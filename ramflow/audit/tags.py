@@ -1,62 +1,89 @@
-"""Tag checks: ids against the tag list, parsed tags against captions and union, tags without images (F08, F09)."""
+"""Tag checks of single records: ids against the tag list, parsed tags against captions and union (F08, F12)."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from ramflow.audit.findings import FOUND_SCHEMA, found
-from ramflow.tags import TagTable
+from ramflow.audit.findings import faults
+from ramflow.audit.records import Ids, Records, Rows
+
+Mask = npt.NDArray[np.bool_]
+
+TABLE = 1 << 20
+"""Entries of the table that ids are marked in: it stays in the processor's cache."""
 
 
-def find_in_records(samples: pl.DataFrame, table: TagTable) -> list[pl.DataFrame]:
-    """Failures of the checks of single records, at most one a record and check.
+def find(records: Records, tags: int) -> tuple[list[pl.DataFrame], Mask]:
+    """Failures of every check, at most one a record and check; and which ids of the union count.
 
     Args:
-        samples: the manifest with its column ``sample``.
-        table: the tag list that the ids point into.
+        records: the records.
+        tags: length of the tag list that the ids point into.
+
+    Returns:
+        Failures (``FAULT_SCHEMA``), and a mask over ``records.union``: inside the list, and named the first time.
     """
-    union, parsed = pl.col("union_tags"), pl.col("parsed_tags")
-    union_ids = samples.select("sample", id=union).explode("id").drop_nulls()
-    parsed_ids = samples.select("sample", id=parsed).explode("id").explode("id").drop_nulls()
-    all_ids = pl.concat([union_ids, parsed_ids])
-    with_repeats = samples.filter(union.list.n_unique() < union.list.len()).select("sample")
-    repeated = union_ids.join(with_repeats, on="sample", how="semi").filter(pl.struct("sample", "id").is_duplicated())
-    both = parsed_ids.group_by("sample").agg("id").join(samples.select("sample", "union_tags"), on="sample")
-    lacking = both.select("sample", id=pl.col("id").list.set_difference(union)).explode("id").drop_nulls()
-    lists, captions = parsed.list.len(), pl.col("captions").list.len()
-    misaligned = samples.filter((lists > 0) & (lists != captions))
-    both_counts = pl.format("{} lists of parsed tags for {} captions", lists, captions)
-    beyond = f"ids {{}}; the last of the tag list is {len(table) - 1}"
-    return [
-        _listing("tags.out_of_range", samples, all_ids.filter(pl.col("id") >= len(table)), beyond),
-        _listing("tags.negative", samples, all_ids.filter(pl.col("id") < 0), "ids {}"),
-        _listing("tags.duplicate_id", samples, repeated, "ids {} in union_label_id"),
-        found("tags.parse_misaligned", misaligned, both_counts),
-        _listing("tags.parsed_not_in_union", samples, lacking, "ids {}"),
-        found("tags.no_union", samples.filter(union.list.len() == 0), pl.lit("union_label_id is empty")),
+    union, parsed = records.union, records.parsed
+    repeated, lacking = compare(union, parsed, len(records), tags)
+    rows, ids = np.concatenate([union.rows, parsed.rows]), np.concatenate([union.ids, parsed.ids])
+    lists, captions = records.parsed_lists_each, records.captions_each
+    misaligned = np.flatnonzero((lists > 0) & (lists != captions))
+    both = pl.DataFrame({"lists": lists[misaligned], "captions": captions[misaligned]})
+    counted = both.select(pl.format("{} lists of parsed tags for {} captions", "lists", "captions")).to_series()
+    without = np.flatnonzero(np.bincount(union.rows, minlength=len(records)) == 0)
+    failures = [
+        _listing("tags.out_of_range", rows, ids, ids >= tags, f"ids {{}}; the last of the tag list is {tags - 1}"),
+        _listing("tags.negative", rows, ids, ids < 0, "ids {}"),
+        _listing("tags.duplicate_id", *union, repeated, "ids {} in union_label_id"),
+        faults("tags.parse_misaligned", misaligned, counted),
+        _listing("tags.parsed_not_in_union", *parsed, lacking, "ids {}"),
+        faults("tags.no_union", without, "union_label_id is empty"),
     ]
+    return failures, ~repeated & _inside(union.ids, tags)
 
 
-def _listing(check: str, samples: pl.DataFrame, ids: pl.DataFrame, detail: str) -> pl.DataFrame:
-    """A failure for every sample in ``ids`` (columns ``sample`` and ``id``); its ids take the place of ``{}``."""
-    listed = ids.unique().sort("sample", "id").group_by("sample", maintain_order=True).agg("id")
-    text = pl.col("id").cast(pl.List(pl.String)).list.join(", ")
-    return found(check, listed.join(samples, on="sample", maintain_order="left"), pl.format(detail, text))
+def compare(union: Ids, parsed: Ids, records: int, tags: int) -> tuple[Mask, Mask]:
+    """Which ids of the union stand in their record again, and which parsed ids the union of their record lacks."""
+    if _inside(union.ids, tags).all() and _inside(parsed.ids, tags).all():
+        return _compare_in_table(union, parsed, records, tags)
+    own, others = (of.rows << 32 | of.ids + (1 << 31) for of in (union, parsed))
+    repeated = np.ones(len(own), dtype=np.bool_)
+    repeated[np.unique(own, return_index=True)[1]] = False
+    return repeated, np.isin(others, own, invert=True)
 
 
-def count_positives(samples: pl.DataFrame, table: TagTable, rare_below: int) -> TagTable:
-    """The tag list with the number of ``samples`` that have each tag, and the status that follows."""
-    ids = samples.select(id=pl.col("union_tags").list.unique()).explode("id").drop_nulls()
-    counted = dict(ids.group_by("id").len().iter_rows())
-    return table.with_counts([counted.get(i, 0) for i in range(len(table))], rare_below)
+def _compare_in_table(union: Ids, parsed: Ids, records: int, tags: int) -> tuple[Mask, Mask]:
+    """In a table of some records by tags, each id of ``union`` leaves its place; the last one stays."""
+    height = max(1, TABLE // tags)
+    place = np.full(height * tags, -1, dtype=np.int32)
+    repeated, lacking = np.zeros(len(union.ids), dtype=np.bool_), np.zeros(len(parsed.ids), dtype=np.bool_)
+    firsts = np.arange(0, records + height, height)
+    for first, u, v, p, q in zip(firsts, *_bounds(union.rows, firsts), *_bounds(parsed.rows, firsts), strict=False):
+        keys = (union.rows[u:v] - first) * tags + union.ids[u:v]
+        numbers = np.arange(u, v, dtype=np.int32)
+        place[keys] = numbers
+        repeated[u:v] = place[keys] != numbers
+        lacking[p:q] = place[(parsed.rows[p:q] - first) * tags + parsed.ids[p:q]] < u
+    return repeated, lacking
 
 
-def find_in_list(table: TagTable) -> list[pl.DataFrame]:
-    """Failures of the checks of the tag list itself, once images are counted (see :func:`count_positives`)."""
-    tags = list(zip(table.names, table.counts, table.status, strict=True))
-    twice = set(table.duplicates())
-    failures = [("tags.missing", name) for name, _, status in tags if status == "missing"]
-    failures += [("tags.rare", f"{name}: {count} images") for name, count, status in tags if status == "rare"]
-    failures += [("tags.duplicate_name", f"{name}: id {i}") for i, name in enumerate(table.names) if name in twice]
-    rows = [(check, None, None, detail) for check, detail in failures]
-    return [pl.DataFrame(rows, schema=FOUND_SCHEMA, orient="row")]
+def _bounds(rows: Rows, firsts: Rows) -> tuple[Rows, Rows]:
+    cuts = np.searchsorted(rows, firsts)
+    return cuts[:-1], cuts[1:]
+
+
+def _inside(ids: Rows, tags: int) -> Mask:
+    return (ids >= 0) & (ids < tags)
+
+
+def _listing(check: str, rows: Rows, ids: Rows, failed: Mask, detail: str) -> pl.DataFrame:
+    """A failure for every record with ids that ``failed``; they take the place of ``{}``."""
+    chosen = np.flatnonzero(failed)
+    if not len(chosen):
+        return faults(check, [], "")
+    listed = pl.DataFrame({"row": rows[chosen], "id": ids[chosen]}).unique().sort("row", "id")
+    listed = listed.group_by("row", maintain_order=True).agg(pl.col("id").cast(pl.String))
+    text = listed.select(pl.format(detail, pl.col("id").list.join(", "))).to_series()
+    return faults(check, listed["row"], text)

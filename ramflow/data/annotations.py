@@ -107,9 +107,14 @@ def parse(piece: Piece) -> pl.DataFrame:
     Raises:
         UserError: the JSON is damaged, or a record is malformed (:class:`MalformedRecord`).
     """
-    with _opened(piece.path) as (read, _), _no_garbage_collection():
-        records = _decode(b"[" + read(piece.first, piece.length) + b"]", piece.path)
-        return pl.read_json(msgspec.json.encode(records), schema=SCHEMA)
+    with no_garbage_collection():
+        return pl.read_json(msgspec.json.encode(decode(piece)), schema=SCHEMA)
+
+
+def decode(piece: Piece) -> list[Record]:
+    """The records of a piece as objects, for what needs no frame; raises as :func:`parse`."""
+    with _opened(piece.path) as (read, _), no_garbage_collection():
+        return _decode(b"[" + read(piece.first, piece.length) + b"]", piece.path)
 
 
 def read_annotations(path: Path, piece_bytes: int = PIECE_BYTES) -> Iterator[pl.DataFrame]:
@@ -198,7 +203,7 @@ def _decode(data: bytes, path: Path) -> list[Record]:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Millions of short lists make the collector run over and over, and none of them is in a cycle."""
     enabled = gc.isenabled()
     gc.disable()

@@ -14,6 +14,7 @@ from ramflow.tags import TagTable, read_tags
 
 QUARANTINE_FILE = "quarantine.parquet"
 TAG_STATUS_FILE = "tag_status.csv"
+TAG_COUNTS_FILE = "tag_counts.parquet"
 
 
 def usable_samples(dataset: Dataset, audit: Path, split: str) -> npt.NDArray[np.int64]:

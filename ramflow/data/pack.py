@@ -1,220 +1,224 @@
-"""pack: upstream's annotation lists and a folder of images into WebDataset tar shards and one manifest.
+"""pack: upstream's annotation lists and images into WebDataset tar shards and one manifest.
 
 Image bytes are copied unchanged. A shard is ``SPLIT-NNNNN.tar`` with two members a sample, ``KEY.EXT`` (the image)
-and ``KEY.json`` (its record), so that ``webdataset`` and plain ``tar`` read it. The same input gives the same bytes.
-A run that was stopped goes on after the last whole shard: what each shard holds is noted in ``.work`` beside it.
+and ``KEY.json`` (its record), so that ``webdataset`` and plain ``tar`` read it. First the whole packing is planned
+(``plan.py``), then its shards are written in any order, in several processes or on several machines (``parts.py``),
+then the tables. The same input gives the same bytes, however the work is divided. A run that was stopped goes on: it
+keeps a finished plan and all finished shards.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-import re
 import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 
 from ramflow import storage, verdict
 from ramflow.data import dataset as ds
-from ramflow.data.annotations import Record, read_annotations
-from ramflow.data.shards import add_member
+from ramflow.data.pack_verdict import MAX_MISSING, judge
+from ramflow.data.parts import PART_FILE, PIECES, Part, write_part
+from ramflow.data.plan import PLAN_FILE, Claim, Plan, read_plan
+from ramflow.data.planning import make_plan
+from ramflow.data.records import split_of
+from ramflow.data.shard_writer import Job, Note, finished, missing_piece, pack_shard, packed
+from ramflow.data.sources import Match, Root, parse_root
+from ramflow.data.tables import write_tables
 from ramflow.errors import UserError
 from ramflow.progress import say, track
 from ramflow.tags import TagTable, read_tags
-from ramflow.verdict import Verdict, check
+from ramflow.verdict import Verdict
+from ramflow.workers import map_in_order
 
 WORK = ".work"
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+PLAN = "plan"
 
 
-@dataclass
-class _Shard:
-    """What one shard holds: rows of the manifest, rows of the missing, and how many records they come from."""
+@dataclass(frozen=True)
+class Source:
+    """What is packed, and how; the fields are the arguments of :func:`pack`."""
 
-    name: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    records: int = 0
-    bytes: int = 0
+    annotations: Sequence[str]
+    images: Sequence[str | Path]
+    tags: Path
+    shard_bytes: int = 256 << 20
+    match: Match = "path"
+    workers: int = 1
+    plan: Path | None = None
 
 
 def pack(
-    annotations: list[str],
-    images: Path,
+    annotations: Sequence[str],
+    images: str | Path | Sequence[str | Path],
     tags: Path,
     out: Path,
     *,
     shard_bytes: int = 256 << 20,
-    max_missing: float = 0.5,
+    match: Match = "path",
+    workers: int = 1,
+    plan: Path | None = None,
+    max_missing: float = MAX_MISSING,
 ) -> Verdict:
     """Pack annotation files and their images into the dataset directory ``out``.
 
     Args:
         annotations: ``FILE`` or ``SPLIT=FILE``, where SPLIT is train (the default), validation or test.
-        images: the folder that every ``image_path`` is relative to.
+        images: ``ROOT``, ``path=ROOT`` or ``caption=ROOT``, one or several: a folder, a tar, or an s3:// address of
+            either. A file that is in several with one size is taken from the first; with several sizes it is missing.
         tags: the tag list that the ids point into.
         out: the dataset directory; appears whole, or stays as ``out.partial`` for the next run to go on with.
         shard_bytes: a shard is closed when its images reach this many bytes.
+        match: how the images of a root that does not say belong to records.
+        workers: processes.
+        plan: a folder that keeps the plan for other runs.
         max_missing: share of records whose image may be missing before the verdict is a no.
 
     Raises:
-        UserError: a file is missing or damaged, or a record is malformed; found before anything is written.
+        UserError: a file is missing or damaged, or a record is malformed, found before anything is written; an image
+            changed while it was packed, or the store refuses.
     """
-    table = read_tags(tags)
-    if not images.is_dir():
-        raise UserError(f"no such folder of images: {images}")
-    files = [_split_of(a) for a in annotations]
-    records = {s: [r for split, path in files if split == s for r in read_annotations(path)] for s in ds.SPLITS}
-    if not any(records.values()):
-        raise UserError(f"no record in {', '.join(str(path) for _, path in files)}: give annotation files with records")
-    inputs = {f"annotations/{n}/{s}/{p.name}": storage.sha256_file(p) for n, (s, p) in enumerate(files)}
-    inputs["tags"] = storage.sha256_file(tags)
-    work = {"inputs": inputs, "images": str(images.resolve()), "shard_bytes": shard_bytes, "format": ds.FORMAT}
-    with storage.whole_directory(out, marker=ds.DATASET_FILE, claim=work) as partial:
-        shards = [s for split in ds.SPLITS for s in _pack_split(split, records[split], images, partial, shard_bytes)]
-        result = _write_tables(partial, shards, table)
-        result.inputs = inputs
-        result.checks = [_missing_check(shards, max_missing)]
-        result.outputs = {ds.DATASET_FILE: storage.sha256_file(partial / ds.DATASET_FILE)}
-        result.write(partial)
+    roots = [images] if isinstance(images, str | Path) else images
+    given = _Given(Source(annotations, roots, tags, shard_bytes, match, workers, plan))
+    with storage.whole_directory(out, marker=ds.DATASET_FILE, claim=given.work()) as partial:
+        with _nothing_left(partial):
+            planned = given.planned(partial)
+        pieces = partial / WORK / PIECES
+        notes = _pack_shards(given, planned, partial, pieces, range(len(planned.shards)))
+        missing = [missing_piece(pieces, note.name) for note in notes] or _write_missing(planned, pieces)
+        write_tables(partial, [packed(note, pieces) for note in notes], missing, given.tags)
+        result = judge(partial, notes, given.inputs, planned.matched, max_missing)
         shutil.rmtree(partial / WORK)
     verdict.announce(result, str(out))
     return result
 
 
-def _split_of(annotation: str) -> tuple[str, Path]:
-    split, separator, path = annotation.partition("=")
-    if separator and split in ds.SPLITS:
-        return split, Path(path)
-    return "train", Path(annotation)
+def pack_part(source: Source, shards: tuple[int, int], out: Path) -> None:
+    """Pack the shards of the plan from the first number up to, not including, the second into the part ``out``.
+
+    Raises:
+        UserError: as :func:`pack`, or the plan has no such shards.
+    """
+    given, (first, end) = _Given(source), shards
+    with storage.whole_directory(out, marker=PART_FILE, claim=given.work(shards)) as partial:
+        with _nothing_left(partial):
+            plan = given.planned(partial)
+            if not 0 <= first < end <= len(plan.shards):
+                raise UserError(f"--shard-range {first}:{end}: the plan has the shards 0:{len(plan.shards)}")
+        notes = _pack_shards(given, plan, partial, partial / PIECES, range(first, end))
+        given.tags.write(partial / ds.TAGS_FILE)
+        write_part(partial, Part(plan.digest, first, end, len(plan.shards), given.inputs, plan.matched, notes))
+        shutil.rmtree(partial / WORK, ignore_errors=True)
+    samples = sum(note.samples for note in notes)
+    say(f"pack: part {first}:{end} of {len(plan.shards)} shards; samples {samples}; written to {out}")
 
 
-def _pack_split(split: str, records: list[Record], images: Path, partial: Path, shard_bytes: int) -> list[_Shard]:
-    """Pack what is not packed yet; returns all shards of the split."""
-    shards = _packed(split, partial)
-    start = sum(shard.records for shard in shards)
-    if start:
-        say(f"pack {split}: going on after {start} of {len(records)} records")
-    pending: Iterator[Record] = track(iter(records[start:]), f"pack {split}", len(records) - start)
-    while start < len(records):
-        shard = _Shard(f"{split}-{len(shards):05d}.tar")
-        with storage.whole_file(partial / shard.name) as temporary:
-            _fill(shard, temporary, split, pending, start, images, shard_bytes)
-            shard.bytes = temporary.stat().st_size
-        with storage.whole_file(_note(partial, shard.name)) as temporary:
-            temporary.write_bytes(msgspec.json.encode(shard))
-        start += shard.records
-        shards.append(shard)
-    return shards
+def make_plan_only(source: Source) -> int:
+    """Make the plan in the folder ``source.plan``, or find it made; returns the number of its shards.
+
+    Raises:
+        UserError: as :func:`pack`, or the folder holds something else.
+    """
+    assert source.plan is not None
+    return len(_Given(source).kept_plan(source.plan).shards)
 
 
-def _packed(split: str, partial: Path) -> list[_Shard]:
-    """The whole shards an earlier run left, from the first without a gap; all other files of the split are removed."""
-    shards: list[_Shard] = []
-    while (note := _note(partial, name := f"{split}-{len(shards):05d}.tar")).is_file():
-        shard = msgspec.json.decode(note.read_bytes(), type=_Shard)
-        if not (partial / name).is_file() or (partial / name).stat().st_size != shard.bytes:
-            break
-        shards.append(shard)
-    keep = {path for s in shards for path in (partial / s.name, _note(partial, s.name))}
-    for path in [*partial.glob(f"{split}-*"), *(partial / WORK).glob(f"{split}-*")]:
-        if path not in keep:
-            path.unlink()
-    return shards
+class _Given:
+    """A source whose small inputs are read, and whose files are known to be there."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.tags: TagTable = read_tags(source.tags)
+        self.roots: list[Root] = [parse_root(image, source.match) for image in source.images]
+        files = [split_of(a) for a in source.annotations]
+        for _, path in files:
+            if not path.is_file():
+                raise UserError(f"no such annotation file: {path}")
+        self.inputs = {f"annotations/{n}/{s}/{p.name}": storage.sha256_file(p) for n, (s, p) in enumerate(files)}
+        self.inputs["tags"] = storage.sha256_file(source.tags)
+        self.claim = Claim(self.inputs, [root.match for root in self.roots], source.shard_bytes)
+
+    def work(self, shards: tuple[int, int] | None = None) -> dict[str, Any]:
+        """What a partial output must be of to be gone on with."""
+        images = [[root.match, root.address] for root in self.roots]
+        plan = str(self.source.plan.resolve()) if self.source.plan else None
+        return {"inputs": self.inputs, "images": images, "shard_bytes": self.source.shard_bytes, "format": ds.FORMAT,
+                "plan": plan, "shards": shards and list(shards)}  # fmt: skip
+
+    def planned(self, partial: Path) -> Plan:
+        """The plan that is kept, or the one of the partial output, made where it is not finished."""
+        if self.source.plan is not None:
+            return self.kept_plan(self.source.plan)
+        directory = partial / WORK / PLAN
+        if (plan := read_plan(directory)) is not None:
+            return plan
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        return self._make(directory)
+
+    def kept_plan(self, directory: Path) -> Plan:
+        """The plan in a folder that other runs use too.
+
+        Raises:
+            UserError: it is the plan of something else.
+        """
+        plan = read_plan(directory)
+        if plan is None:
+            with storage.whole_directory(directory, marker=PLAN_FILE) as partial:
+                self._make(partial)
+            plan = read_plan(directory)
+            assert plan is not None
+        if plan.claim != self.claim:
+            raise UserError(
+                f"{directory} is the plan of other annotations, tags, number or kind of --images, or --shard-mb: "
+                "give another --plan, or delete it"
+            )
+        return plan
+
+    def _make(self, directory: Path) -> Plan:
+        return make_plan(directory, self.source.annotations, self.roots, self.claim, self.source.workers)
 
 
-def _note(partial: Path, shard: str) -> Path:
-    return partial / WORK / f"{shard}.json"
-
-
-def _fill(
-    shard: _Shard, path: Path, split: str, records: Iterable[Record], first: int, images: Path, shard_bytes: int
-) -> None:
-    size = 0
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for record in records:
-            number = first + shard.records
-            shard.records += 1
-            data, reason = _read_image(images, record.image_path)
-            if data is None:
-                shard.missing.append({"split": split, "image_path": record.image_path, "reason": reason})
-            else:
-                row = _add(tar, f"{split}_{number:09d}", record, data)
-                shard.rows.append({"split": split, "shard": shard.name, **row})
-                size += len(data)
-            if size >= shard_bytes:
-                return
-
-
-def _read_image(images: Path, image_path: str) -> tuple[bytes | None, str]:
-    if Path(image_path).is_absolute() or ".." in Path(image_path).parts:
-        return None, "the path is absolute or leaves the folder of images"
-    if "\0" in image_path:
-        return None, "the path holds a NUL character"
+@contextmanager
+def _nothing_left(partial: Path) -> Iterator[None]:
+    """Remove ``partial`` when the user has to mend the input first: nothing in it can be gone on with."""
     try:
-        return (images / image_path).read_bytes(), ""
-    except OSError as error:
-        if error.errno not in NOT_THERE:
-            raise
-        return None, os.strerror(error.errno).lower()
+        yield
+    except UserError:
+        shutil.rmtree(partial)
+        raise
 
 
-def _add(tar: tarfile.TarFile, key: str, record: Record, data: bytes) -> dict[str, Any]:
-    path = Path(record.image_path)
-    offset = add_member(tar, f"{key}.{_extension(path)}", data)
-    add_member(tar, f"{key}.json", msgspec.json.encode(record))
-    return {
-        "key": key,
-        "source": path.parts[0] if len(path.parts) > 1 else ".",
-        "image_path": record.image_path,
-        "offset": offset,
-        "length": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "captions": record.caption,
-        "union_tags": record.union_label_id,
-        "parsed_tags": record.parse_label_id,
-    }
+def _pack_shards(given: _Given, plan: Plan, out: Path, pieces: Path, numbers: range) -> list[Note]:
+    """Pack the shards that are not finished; returns the notes of all ``numbers``, in order."""
+    pieces.mkdir(parents=True, exist_ok=True)
+    names = [plan.shards[n].name for n in numbers]
+    for other in {path.name for path in out.glob("*.tar")} - set(names):
+        (out / other).unlink()
+    todo = [n for n, name in zip(numbers, names, strict=True) if finished(pieces, out, name, plan.digest) is None]
+    done = len(numbers) - len(todo)
+    if done:
+        say(f"pack: going on after {done} of {len(numbers)} shards")
+    jobs = [Job(plan.directory, plan.digest, tuple(given.roots), out, pieces, n) for n in todo]
+    begun, images = time.monotonic(), 0
+    packing = map_in_order(pack_shard, jobs, max(1, min(given.source.workers, len(todo))), chunk=1)
+    for samples in track(packing, "pack: shards", len(numbers), start=done):
+        images += samples
+    notes = [note for name in names if (note := finished(pieces, out, name, plan.digest))]
+    assert len(notes) == len(numbers)
+    seconds = max(time.monotonic() - begun, 1e-3)
+    say(f"pack: {images} images into {len(todo)} shards, {images / seconds:.0f} images/s")
+    return notes
 
 
-def _extension(path: Path) -> str:
-    """The file's own extension where a member of a shard can have it, else ``bin``; ``json`` is the record's."""
-    extension = path.suffix.lower().lstrip(".")
-    return extension if re.fullmatch("[a-z0-9]{1,8}", extension) and extension != "json" else "bin"
-
-
-def _write_tables(partial: Path, shards: list[_Shard], table: TagTable) -> Verdict:
-    manifest = pl.DataFrame([row for shard in shards for row in shard.rows], schema=ds.MANIFEST_SCHEMA)
-    missing = pl.DataFrame([row for shard in shards for row in shard.missing], schema=ds.MISSING_SCHEMA)
-    manifest.write_parquet(partial / ds.MANIFEST_FILE)
-    missing.write_parquet(partial / ds.MISSING_FILE)
-    table.write(partial / ds.TAGS_FILE)
-    names = sorted([ds.MANIFEST_FILE, ds.MISSING_FILE, ds.TAGS_FILE, *(shard.name for shard in shards)])
-    info = {
-        "format": ds.FORMAT,
-        "samples": len(manifest),
-        "missing": len(missing),
-        "splits": dict(manifest.group_by("split").len().sort("split").iter_rows()),
-        "sources": dict(manifest.group_by("source").len().sort("source").iter_rows()),
-        "tags": {"count": len(table), "digest": table.digest},
-        "files": {name: storage.sha256_file(partial / name) for name in names},
-    }
-    (partial / ds.DATASET_FILE).write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return Verdict("pack", metrics={"samples": len(manifest), "missing": len(missing), "shards": len(shards)})
-
-
-def _missing_check(shards: list[_Shard], max_missing: float) -> verdict.Check:
-    missing = [row["image_path"] for shard in shards for row in shard.missing]
-    total = sum(shard.records for shard in shards)
-    return check(
-        "pack.missing_image", "error", len(missing), total,
-        f"{len(missing)} of {total} records have no image; {ds.MISSING_FILE} lists them: check the folder of images",
-        limit=verdict.share_of(max_missing, total), examples=missing,
-    )  # fmt: skip
+def _write_missing(plan: Plan, pieces: Path) -> list[Path]:
+    """For a set without any image, and so without shards: its records, in pieces."""
+    written = []
+    for n, records in enumerate(plan.rows(0, plan.records)):
+        written.append(missing_piece(pieces, f"{n:06d}"))
+        records.select(ds.MISSING_SCHEMA.keys()).with_columns(pl.col("reason").cast(pl.String)).write_parquet(written[-1])
+    return written

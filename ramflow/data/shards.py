@@ -7,6 +7,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+from ramflow.data.cache import ShardCache
 from ramflow.errors import UserError
 
 MAX_OPEN = 64
@@ -22,14 +23,15 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 class ShardReader:
-    """Random access to the samples in the shards of one directory.
+    """Random access to the samples in the shards of one directory, or of a cache of shards that are elsewhere.
 
     May be handed to worker processes: a shard is opened by the process that reads it, and at most ``MAX_OPEN`` stay
     open. Not for several threads at a time.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cache: ShardCache | None = None) -> None:
         self.directory = directory
+        self._cache = cache
         self._open: dict[tuple[int, str], int] = {}
 
     def read(self, shard: str, offset: int, length: int) -> bytes:
@@ -39,6 +41,10 @@ class ShardReader:
             UserError: the shard is gone or shorter than the manifest says.
         """
         data = os.pread(self._file(shard), length, offset)
+        if len(data) != length and self._cache is not None:  # the copy was damaged on this disk: fetch another
+            self._cache.forget(shard)
+            self._close((os.getpid(), shard))
+            data = os.pread(self._file(shard), length, offset)
         if len(data) != length:
             raise UserError(f"{self.directory / shard} is cut off: fetch or pack the dataset again")
         return data
@@ -47,12 +53,21 @@ class ShardReader:
         key = (os.getpid(), shard)
         if key not in self._open:
             if len(self._open) >= MAX_OPEN:
-                pid, oldest = next(iter(self._open))
-                descriptor = self._open.pop((pid, oldest))
-                if pid == os.getpid():
-                    os.close(descriptor)
-            try:
-                self._open[key] = os.open(self.directory / shard, os.O_RDONLY)
-            except FileNotFoundError:
-                raise UserError(f"{self.directory / shard} is gone: fetch or pack the dataset again") from None
+                self._close(next(iter(self._open)))
+            self._open[key] = self._opened(shard)
         return self._open[key]
+
+    def _opened(self, shard: str) -> int:
+        if self._cache is not None:
+            for key in [k for k, d in self._open.items() if k[0] == os.getpid() and os.fstat(d).st_nlink == 0]:
+                self._close(key)  # evicted: give back its room
+            return self._cache.open(shard)
+        try:
+            return os.open(self.directory / shard, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError(f"{self.directory / shard} is gone: fetch or pack the dataset again") from None
+
+    def _close(self, key: tuple[int, str]) -> None:
+        descriptor = self._open.pop(key)
+        if key[0] == os.getpid():
+            os.close(descriptor)

@@ -20,9 +20,9 @@ ROW_GROUP = 1 << 16
 
 @dataclass(frozen=True)
 class PackedShard:
-    """A shard that is whole on disk: its place in the set, its size, and the pieces of the tables that belong to it.
+    """A shard that is whole on disk.
 
-    ``rows`` is Parquet with ``MANIFEST_SCHEMA``, ``missing`` with ``MISSING_SCHEMA``; ``sources`` counts samples.
+    ``rows`` are its rows of the manifest, Parquet with ``MANIFEST_SCHEMA``; ``sources`` counts its samples.
     """
 
     name: str
@@ -31,27 +31,28 @@ class PackedShard:
     bytes: int
     sha256: str
     rows: Path
-    missing: Path
-    missing_records: int
     sources: dict[str, int] = field(default_factory=dict)
 
 
-def write_tables(directory: Path, shards: Sequence[PackedShard], tags: TagTable) -> None:
+def write_tables(directory: Path, shards: Sequence[PackedShard], missing: Sequence[Path], tags: TagTable) -> None:
     """Write ``manifest.parquet``, ``missing.parquet``, ``index.safetensors``, ``tags.csv`` and ``dataset.json``.
 
     Args:
         directory: where the shards are.
         shards: all of them, in the order of their samples.
+        missing: Parquet files with ``MISSING_SCHEMA``, in the order of their records.
         tags: the tag list.
     """
-    filled = [shard for shard in shards if shard.samples]
-    _join([shard.rows for shard in filled], directory / ds.MANIFEST_FILE, ds.MANIFEST_SCHEMA)
-    _join([s.missing for s in shards if s.missing_records], directory / ds.MISSING_FILE, ds.MISSING_SCHEMA)
-    write_index(directory / INDEX_FILE, [shard.rows for shard in filled])
+    pieces = [shard.rows for shard in shards]
+    _join(pieces, directory / ds.MANIFEST_FILE, ds.MANIFEST_SCHEMA)
+    _join(missing, directory / ds.MISSING_FILE, ds.MISSING_SCHEMA)
+    write_index(directory / INDEX_FILE, pieces)
     tags.write(directory / ds.TAGS_FILE)
     tables = (ds.MANIFEST_FILE, ds.MISSING_FILE, ds.TAGS_FILE, INDEX_FILE)
     digests = {name: storage.sha256_file(directory / name) for name in tables}
-    info = _describe(shards, tags) | {"files": digests | {shard.name: shard.sha256 for shard in shards}}
+    info = _describe(shards, tags)
+    info["missing"] = pl.scan_parquet(directory / ds.MISSING_FILE).select(pl.len()).collect().item()
+    info["files"] = digests | {shard.name: shard.sha256 for shard in shards}
     (directory / ds.DATASET_FILE).write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -75,7 +76,6 @@ def _describe(shards: Sequence[PackedShard], tags: TagTable) -> dict[str, object
     return {
         "format": ds.FORMAT,
         "samples": first,
-        "missing": sum(shard.missing_records for shard in shards),
         "splits": {split: count for split, count in splits.items() if count},
         "sources": dict(sources),
         "tags": {"count": len(tags), "digest": tags.digest},

@@ -72,7 +72,7 @@ class CaptionVectors:
         with _readable(directory / CAPTIONS_FILE):
             file: Any = safe_open(directory / CAPTIONS_FILE, framework="pt")
             self._vectors = file.get_slice("vectors")
-            self._offsets: Tensor = file.get_tensor("offsets")
+            self._offsets = file.get_slice("offsets")
         self.width: int = self._vectors.get_shape()[1]
 
     def __reduce__(self) -> tuple[type[CaptionVectors], tuple[Path]]:
@@ -81,7 +81,7 @@ class CaptionVectors:
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._offsets) - 1
+        return int(self._offsets.get_shape()[0]) - 1
 
     def of(self, sample: int) -> Tensor:
         """The vectors of one sample's captions, in the manifest's order: float32 [captions of the sample, width]."""

@@ -47,7 +47,7 @@ def run(settings: EmbedSettings, *, data: Path, audit: Path, descriptions: Path,
     probe_checks, probe_metrics = probe_tags(stored, table.names, texts, encoder.encode_one, settings)
     checks += [*row_checks("tags", rows), spread_check(rows), *probe_checks]
 
-    captions = dataset.manifest["captions"].to_list()
+    captions = dataset.scan().select("captions").collect()["captions"].to_list()
     checks += _embed_captions(captions, encoder, settings, out)
     metrics = {
         "tags": len(table),

@@ -65,10 +65,10 @@ def run(
     make_repeatable()
     dataset = Dataset(data)
     tags = tag_status(dataset, audit)
-    rows = usable_samples(dataset, audit, "test")
+    samples = usable_samples(dataset, audit, "test")
     trained = load_model(train)
-    scores = _score(trained, dataset, rows, settings, "evaluate")
-    from_scratch = _score(load_model(scratch), dataset, rows, settings, "evaluate from scratch") if scratch else None
+    scores = _score(trained, dataset, samples, settings, "evaluate")
+    from_scratch = _score(load_model(scratch), dataset, samples, settings, "evaluate from scratch") if scratch else None
     thresholds = np.array(trained.tags.thresholds)
     frequency = _tag_frequencies(dataset, audit)
     result = Result(
@@ -82,17 +82,19 @@ def run(
     )
     evaluation = _evaluation(result)
     _write(result, evaluation, frequency, out)
-    return Verdict("evaluate", checks=_checks(result, evaluation, settings, len(rows)), metrics=_flat(evaluation))
+    return Verdict("evaluate", checks=_checks(result, evaluation, settings, len(samples)), metrics=_flat(evaluation))
 
 
-def _score(model: SavedModel, dataset: Dataset, rows: pl.DataFrame, settings: EvaluateSettings, label: str) -> Scores:
+def _score(
+    model: SavedModel, dataset: Dataset, samples: npt.NDArray[np.int64], settings: EvaluateSettings, label: str
+) -> Scores:
     if model.tags.digest != dataset.tags.digest:
         raise UserError(
             f"the model was trained with another tag list ({len(model.tags)} tags, {model.tags.digest[:19]}) than the "
             f"dataset's ({len(dataset.tags)} tags, {dataset.tags.digest[:19]}): train again"
         )
     ram = model.model.to(choose_device(settings.device))
-    scores = score(ram, model.preprocessing, dataset, rows, settings.batch, label)
+    scores = score(ram, model.preprocessing, dataset, samples, settings.batch, label)
     if not scores.samples:
         raise UserError(f"{dataset.directory}: no readable image in the test split: run audit again")
     return scores
@@ -100,9 +102,14 @@ def _score(model: SavedModel, dataset: Dataset, rows: pl.DataFrame, settings: Ev
 
 def _tag_frequencies(dataset: Dataset, audit: Path) -> Floats:
     """Share of training images with each tag: the score that the tag-frequency baseline gives to every image."""
-    train = usable_samples(dataset, audit, "train")
-    counts = np.bincount(train["union_tags"].explode().drop_nulls().to_numpy(), minlength=len(dataset.tags))
-    return counts / len(train)
+    usable, split = usable_samples(dataset, audit, "train"), dataset.splits["train"]
+    left_out = np.setdiff1d(np.arange(split.start, split.stop), usable, assume_unique=True)
+    rows = dataset.scan().slice(split.start, len(split)).filter(~pl.col("sample").is_in(left_out.tolist()))
+    found = rows.select(pl.col("union_tags").explode().drop_nulls()).group_by("union_tags").len()
+    counts = np.zeros(len(dataset.tags))
+    for tag, count in found.collect(engine="streaming").iter_rows():
+        counts[tag] = count
+    return counts / len(usable)
 
 
 def _evaluation(result: Result) -> dict[str, Any]:

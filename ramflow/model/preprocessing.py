@@ -26,10 +26,9 @@ class Preprocessing:
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Float images [batch, 3, size, size] of uint8 pixels [batch, 3, any, any], resized where they differ."""
+        """Float images of uint8 pixels, both [batch, 3, size, size]."""
+        assert pixels.shape[-2:] == (self.size, self.size), f"{tuple(pixels.shape)} is not {self.size} pixels"
         images = pixels.float() / 255
-        if images.shape[-1] != self.size:
-            images = torch.nn.functional.interpolate(images, size=self.size, mode="bicubic", antialias=True).clamp(0, 1)
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return (images - mean) / std

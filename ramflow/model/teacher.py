@@ -44,7 +44,7 @@ class Teacher(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image features, not normalised, float32 [batch, width], of uint8 pixels [batch, 3, any, any]."""
+        """Image features, not normalised, float32 [batch, width], of uint8 pixels [batch, 3, size, size]."""
         pooled = self.tower(pixel_values=self.preprocessing.normalise(pixels)).pooler_output
         features: torch.Tensor = self.projection(pooled)
         return features

@@ -85,7 +85,8 @@ def audit_part(run: Run) -> AuditPart:
 
 def _splits(run: Run) -> list[Split]:
     quarantine = run.table("audit", QUARANTINE_FILE, ["sample", "split"]).unique()
-    packed, missing, aside = (_by_split(t) for t in (run.dataset.manifest, run.dataset.missing, quarantine))
+    packed: dict[str, int] = run.dataset.info["splits"]
+    missing, aside = _by_split(run.dataset.missing), _by_split(quarantine)
     found = [s for s in SPLITS if packed.get(s) or missing.get(s)]
     return [Split(s, packed.get(s, 0), missing.get(s, 0), aside.get(s, 0)) for s in found]
 

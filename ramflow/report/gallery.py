@@ -63,7 +63,7 @@ def gallery(run: Run, shown: int) -> list[Picture]:
         scores, targets, samples = tensors["scores"], tensors["targets"].astype(bool), tensors["samples"]
         if scores.shape != targets.shape or scores.shape != (len(samples), len(tags)):
             raise ValueError(f"scores {scores.shape} for {len(samples)} samples and {len(tags)} tags")
-        if len(samples) and not 0 <= samples.min() <= samples.max() < len(run.dataset.manifest):
+        if len(samples) and not 0 <= samples.min() <= samples.max() < len(run.dataset):
             raise ValueError("samples that the dataset does not have")
     said = scores >= tags["threshold"].fill_null(np.inf).to_numpy()
     agreement = f1_by_image(said, targets)
@@ -108,11 +108,11 @@ def _picture(
     true: NDArray[np.bool_],
     agreement: float,
 ) -> Picture:
-    row = dataset.manifest.row(sample, named=True)
+    row = dataset.scan().slice(sample, 1).select("key", "captions").collect().row(0, named=True)
     try:
-        image = decode_rgb(dataset.read(row["shard"], row["offset"], row["length"]))
+        image = decode_rgb(dataset.image(sample))
     except ImageFault as fault:
-        place = f"{dataset.directory / row['shard']}: {row['key']}"
+        place = f"{dataset.directory / dataset.shard_of(sample).name}: {row['key']}"
         raise UserError(f"{place} is no image any more ({fault}): fetch or pack the dataset again") from None
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     lists = [(word, *_said(tags, scores, which)) for word, which in

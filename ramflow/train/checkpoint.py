@@ -19,11 +19,12 @@ STATE_FILE = "state.json"
 
 @dataclass
 class Position:
-    """Where a run stands: steps done, the best validation so far, and how long its logs were."""
+    """Where a run stands: steps done, the best validation so far, images left out, and how long its logs were."""
 
     step: int = 0
     best_step: int = -1
     best_mAP: float = -1.0
+    skipped_images: int = 0
     metrics_bytes: int = 0
     events_bytes: int = 0
 

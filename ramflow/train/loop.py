@@ -8,26 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from ramflow.data.dataset import Dataset
+from ramflow.data.order import Order
 from ramflow.errors import UserError
 from ramflow.metrics import average_precisions, mean_average_precision, mean_average_precision_public
 from ramflow.model.losses import Losses, tag_loss
 from ramflow.model.preprocessing import Preprocessing
 from ramflow.model.ram_plus import RamPlus
-from ramflow.model.scoring import Scores, score
+from ramflow.model.scoring import Scores, image_paths, score
 from ramflow.model.teacher import Teacher
 from ramflow.progress import say, track
 from ramflow.settings import TrainSettings
 from ramflow.train.checkpoint import FOLDER, Position, load_checkpoint, save_checkpoint
-from ramflow.train.samples import Batch, TrainingSamples, batches, steps_per_epoch
+from ramflow.train.samples import Batch, TrainingSamples, batches
 from ramflow.train.schedule import learning_rate, make_optimizer, set_rate
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
-MAX_SKIPPED = 10
+MAX_NOT_FINITE = 10
+"""Steps in a row whose loss or gradient may be not finite."""
+BENEFIT_OF_DOUBT = 10_000
+"""Images ahead, to the end of the epoch at most, that are taken as readable when the share of unreadable ones is
+judged: the first image of a run may be a bad one, and a bad one comes earlier in one epoch than in another."""
 
 
 @dataclass
@@ -38,8 +44,10 @@ class Trainer:
     teacher: Teacher
     preprocessing: Preprocessing
     samples: TrainingSamples
-    validation: tuple[Dataset, Any]
-    """The dataset and the rows of its validation split."""
+    order: Order
+    """Of the training split's usable samples."""
+    validation: npt.NDArray[np.int64]
+    """Numbers of the validation split's usable samples."""
     tag_mask: torch.Tensor
     """False for tags whose loss does not count [tags]."""
     mean_distance: float
@@ -50,9 +58,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.device = self.model.embeddings.device
         self.optimizer = make_optimizer(self.model, self.settings)
-        self.steps_per_epoch = steps_per_epoch(len(self.samples), self.settings.batch)
+        self.steps_per_epoch = self.order.steps(self.settings.batch)
         self.total = self.settings.epochs * self.steps_per_epoch
-        self.skipped = 0
+        self.not_finite = 0
         (self.out / FOLDER).mkdir(exist_ok=True)
         self.position = load_checkpoint(self.out, self.model, self.optimizer) or Position()
         self._cut_log(METRICS_FILE, self.position.metrics_bytes)
@@ -64,7 +72,9 @@ class Trainer:
             say(f"train: going on after step {self.position.step} of {self.total}")
         self.model.train()
         for batch in self._steps():
-            self._step(batch)
+            self._note_skipped(batch)
+            if len(batch.samples):
+                self._step(batch)
             self.position.step += 1
             done = self.position.step
             if done % self.settings.validate_every == 0 or done == self.total:
@@ -75,7 +85,25 @@ class Trainer:
 
     def _steps(self) -> Iterator[Batch]:
         start = self.position.step
-        return track(batches(self.samples, start), "train", self.total, start)
+        return track(batches(self.samples, self.order, self.settings, start), "train", self.total, start)
+
+    def _note_skipped(self, batch: Batch) -> None:
+        """An event for every image that could not be decoded; an error when they are more than settings allow."""
+        if not batch.skipped:
+            return
+        paths = image_paths(self.samples.dataset, [skipped.sample for skipped in batch.skipped])
+        for skipped, path in zip(batch.skipped, paths, strict=True):
+            self.position.skipped_images += 1
+            self._event("skipped_image", {"sample": skipped.sample, "path": path, "reason": skipped.reason})
+        seen = self.order.seen(self.position.step + 1, self.settings.batch)
+        epoch_end = (self.position.step // self.steps_per_epoch + 1) * len(self.order)
+        judged = min(seen + BENEFIT_OF_DOUBT, epoch_end)
+        if self.position.skipped_images > self.settings.max_skipped_share * judged:
+            raise UserError(
+                f"train: {self.position.skipped_images} of the first {seen} images cannot be decoded, more than "
+                f"train.max_skipped_share {self.settings.max_skipped_share:g} allows, the last one {paths[-1]} "
+                f"({batch.skipped[-1].reason}): fetch or pack the dataset again, or run audit again"
+            )
 
     def _step(self, batch: Batch) -> None:
         step, settings = self.position.step, self.settings
@@ -95,36 +123,31 @@ class Trainer:
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm))
         if not (norm < float("inf")):
-            return self._skip(loss.item(), norm)
-        self.skipped = 0
+            return self._leave_out(loss.item(), norm)
+        self.not_finite = 0
         self.optimizer.step()
         if logging:
             self._log_step(rate, loss.item(), losses, norm, norms)
         return None
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, Losses]:
-        pixels = batch.pixels.to(self.device, non_blocking=True)
-        teacher = self.teacher(pixels).clone()
+        batch = batch.to(self.device)
+        teacher = self.teacher(batch.teacher_pixels).clone()
         bfloat16 = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            tokens = self.model.tokens(self.preprocessing.normalise(pixels))
+            tokens = self.model.tokens(self.preprocessing.normalise(batch.pixels))
             losses = self.model.losses(
-                tokens,
-                batch.targets.to(self.device, non_blocking=True),
-                self.tag_mask,
-                batch.captions.to(self.device, non_blocking=True),
-                batch.has_caption.to(self.device, non_blocking=True),
-                teacher,
+                tokens, batch.targets, self.tag_mask, batch.captions, batch.has_caption, teacher
             )
         return tokens, losses
 
-    def _skip(self, loss: float, norm: float) -> None:
-        self.skipped += 1
+    def _leave_out(self, loss: float, norm: float) -> None:
+        self.not_finite += 1
         self._event("non_finite", f"loss {loss}, gradient norm {norm}: the update was left out")
-        if self.skipped == MAX_SKIPPED:
+        if self.not_finite == MAX_NOT_FINITE:
             raise UserError(
-                f"train: loss or gradient not finite in {MAX_SKIPPED} steps in a row, up to step {self.position.step}: "
-                "lower train.learning_rate, or use train.precision float32"
+                f"train: loss or gradient not finite in {MAX_NOT_FINITE} steps in a row, up to step "
+                f"{self.position.step}: lower train.learning_rate, or use train.precision float32"
             )
 
     def _log_step(self, rate: float, loss: float, losses: Losses, norm: float, norms: list[float]) -> None:
@@ -140,6 +163,7 @@ class Trainer:
             "grad_norm": norm,
             **dict(zip(("grad_norm_tag", "grad_norm_alignment", "grad_norm_distillation"), norms, strict=True)),
             "scale": self.model.reweighting.scale.item(),
+            "skipped_images": self.position.skipped_images,
         }
         self._write(METRICS_FILE, row)
 
@@ -159,8 +183,8 @@ class Trainer:
 
     def validation_scores(self) -> Scores:
         """Scores of the validation split with the weights as they are now."""
-        dataset, rows = self.validation
-        return score(self.model, self.preprocessing, dataset, rows, self.settings.batch, "validate")
+        dataset = self.samples.dataset
+        return score(self.model, self.preprocessing, dataset, self.validation, self.settings.batch, "validate")
 
     def _checkpoint(self) -> None:
         self.position.metrics_bytes = (self.out / METRICS_FILE).stat().st_size
@@ -174,8 +198,9 @@ class Trainer:
     def _best_file(self, step: int) -> Path:
         return self.out / FOLDER / f"best-{step:08d}.safetensors"
 
-    def _event(self, event: str, detail: str) -> None:
-        say(f"train: step {self.position.step}: {event}: {detail}")
+    def _event(self, event: str, detail: str | dict[str, Any]) -> None:
+        text = detail if isinstance(detail, str) else ", ".join(f"{key} {value}" for key, value in detail.items())
+        say(f"train: step {self.position.step}: {event}: {text}")
         self._write(EVENTS_FILE, {"event": event, "detail": detail})
 
     def _write(self, name: str, row: dict[str, Any]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 import torch
 
 from ramflow.data.audited import tag_status, usable_samples
 from ramflow.data.dataset import Dataset
-from ramflow.data.images import decode_rgb
+from ramflow.data.images import ImageFault, decode_rgb
+from ramflow.data.order import Order
 from ramflow.data.vectors import CaptionVectors, TagEmbeddings, read_tag_embeddings
 from ramflow.errors import UserError
 from ramflow.metrics import calibrate
@@ -25,7 +27,7 @@ from ramflow.model.teacher import Teacher
 from ramflow.progress import say
 from ramflow.settings import TrainSettings
 from ramflow.tags import TagTable
-from ramflow.train.loop import Trainer
+from ramflow.train.loop import EVENTS_FILE, Trainer
 from ramflow.train.samples import TrainingSamples
 from ramflow.verdict import Verdict, check
 from ramflow.weights.attest import Attestation, check_attested, load_encoder, read_attestation
@@ -57,7 +59,7 @@ def run(
     device = choose_device(settings.device)
     model = build_model(settings, attestation, vectors, verify).to(device)
     trainer = _trainer(settings, dataset, audit, embed, tags, attestation, teacher.to(device), model, out)
-    say(f"train: {len(trainer.samples)} images, {trainer.total} steps of {settings.batch} on {device}")
+    say(f"train: {len(trainer.order)} images, {trainer.total} steps of {settings.batch} on {device}")
     best = trainer.run()
     model.load_state_dict(best)
     _save(settings, trainer, tags, vectors, attestation, best)
@@ -99,28 +101,42 @@ def _trainer(
     out: Path,
 ) -> Trainer:
     encoder = attestation.encoder
-    rows = usable_samples(dataset, audit, "train")
+    usable = usable_samples(dataset, audit, "train")
+    shards = [shard.range for shard in dataset.shards]
     counted = [status != "missing" or settings.missing_tags == "negative" for status in tags.status]
     return Trainer(
         model=model,
         teacher=teacher,
         preprocessing=Preprocessing(encoder.image_size, tuple(encoder.mean), tuple(encoder.std)),
-        samples=TrainingSamples(dataset, rows, CaptionVectors(embed), encoder.image_size, settings),
-        validation=(dataset, usable_samples(dataset, audit, "validation")),
+        samples=TrainingSamples(
+            dataset, CaptionVectors(embed), encoder.image_size, teacher.preprocessing.size, settings
+        ),
+        order=Order(usable, shards, settings.seed, dataset.digest, settings.shuffle_shards),
+        validation=usable_samples(dataset, audit, "validation"),
         tag_mask=torch.tensor(counted, device=model.embeddings.device),
-        mean_distance=_mean_distance(teacher, dataset, rows, model.embeddings.device),
+        mean_distance=_mean_distance(teacher, dataset, usable, model.embeddings.device),
         settings=settings,
         out=out,
     )
 
 
-def _mean_distance(teacher: Teacher, dataset: Dataset, rows: pl.DataFrame, device: torch.device) -> float:
-    """loss_distillation of predicting the mean teacher feature, over up to 256 training images (F19)."""
-    chosen = rows.gather(np.linspace(0, len(rows) - 1, min(TEACHER_IMAGES, len(rows)), dtype=int).tolist())
+def _mean_distance(
+    teacher: Teacher, dataset: Dataset, samples: npt.NDArray[np.int64], device: torch.device
+) -> float:
+    """loss_distillation of predicting the mean teacher feature, over up to 256 readable training images (F19).
+
+    Raises:
+        UserError: none of them is readable.
+    """
     features = []
-    for shard, offset, length in chosen.select("shard", "offset", "length").iter_rows():
-        image = teacher.preprocessing.resize(decode_rgb(dataset.read(shard, offset, length)))
-        features.append(teacher(to_pixels(image)[None].to(device)))
+    for sample in samples[np.linspace(0, len(samples) - 1, min(TEACHER_IMAGES, len(samples)), dtype=int)].tolist():
+        try:
+            image = decode_rgb(dataset.image(sample))
+        except ImageFault:
+            continue
+        features.append(teacher(to_pixels(teacher.preprocessing.resize(image))[None].to(device)))
+    if not features:
+        raise UserError(f"{dataset.directory}: no training image is readable: fetch or pack the dataset again")
     stacked = torch.cat(features)
     return float((stacked - stacked.mean(dim=0)).abs().mean())
 
@@ -158,22 +174,30 @@ def _save(
 
 
 def _verdict(trainer: Trainer, attestation: Attestation) -> Verdict:
-    events = (trainer.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = (trainer.out / EVENTS_FILE).read_text(encoding="utf-8").splitlines()
+    not_finite, unreadable = (
+        [event for event in events if json.loads(event)["event"] == name] for name in ("non_finite", "skipped_image")
+    )
     settings, position = trainer.settings, trainer.position
     tensors = len(attestation.tensors)
     fresh = tensors if settings.from_scratch else 0
-    skipped, scratch = f"{len(events)} of {trainer.total} steps", settings.from_scratch
+    seen = trainer.order.seen(trainer.total, settings.batch)
+    scratch = settings.from_scratch
     return Verdict(
         "train",
         checks=[
-            check("train.non_finite", "warning", len(events), trainer.total, f"{skipped} were left out for a loss or "
-                  "gradient that is not finite" + (", listed in events.jsonl: lower the rate" if events else ""),
-                  examples=events),
+            check("train.non_finite", "warning", len(not_finite), trainer.total,
+                  f"{len(not_finite)} of {trainer.total} steps were left out for a loss or gradient that is not finite"
+                  + (", listed in events.jsonl: lower the rate" if not_finite else ""), examples=not_finite),
+            check("train.skipped_images", "warning", len(unreadable), seen,
+                  f"{len(unreadable)} of {seen} images could not be decoded and were left out"
+                  + (", listed in events.jsonl: run audit again" if unreadable else ""), examples=unreadable),
             check("train.from_scratch", "warning", int(scratch), 1,
                   f"the encoder started from {'random weights on purpose' if scratch else 'verified weights'}"),
             check("train.attested", "info", fresh, tensors, f"{tensors - fresh} of {tensors} encoder tensors were, "
                   "digested from memory before step 1, those that verify attested", limit=fresh),
         ],
-        metrics={"steps": trainer.total, "images": len(trainer.samples), "best_step": position.best_step,
-                 "validation_mAP": position.best_mAP, "predict_the_mean": trainer.mean_distance},
+        metrics={"steps": trainer.total, "images": len(trainer.order), "best_step": position.best_step,
+                 "validation_mAP": position.best_mAP, "predict_the_mean": trainer.mean_distance,
+                 "skipped_images": position.skipped_images},
     )  # fmt: skip

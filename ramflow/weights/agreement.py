@@ -30,14 +30,13 @@ def views_of(dataset: Dataset, count: int, size: int) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: fewer than eight images are readable.
     """
-    samples = len(dataset.manifest)
-    rows = torch.linspace(0, samples - 1, min(count, samples), dtype=torch.float64).long().tolist()
+    samples = torch.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=torch.float64).long().tolist()
     draw = torch.Generator().manual_seed(0)
     first: list[Tensor] = []
     second: list[Tensor] = []
-    for row in dataset.manifest[rows].iter_rows(named=True):
+    for sample in samples:
         try:
-            pixels = to_pixels(decode_rgb(dataset.read(row["shard"], row["offset"], row["length"])))
+            pixels = to_pixels(decode_rgb(dataset.image(sample)))
         except ImageFault:
             continue
         first.append(_crop(pixels, size, draw))

@@ -49,6 +49,46 @@ def test_the_same_bytes_in_two_splits_are_leakage(audit, pack_records, records, 
     assert done.quarantine["key"].to_list() == ["validation_000000001", "test_000000002", "test_000000003"]
 
 
+def placeholders(records, count):
+    """Make the first ``count`` records and one of test the same picture."""
+    return [(0, n) for n in (*range(1, count), 20)]
+
+
+def test_one_picture_with_many_captions_is_a_placeholder(audit, pack_records, records, copied):
+    images = copied(placeholders(records, 4))
+    done = audit(pack_records(records[:12], records[12:18], records[18:], images=images), placeholder_records=5)
+    assert done.failed() == {"set.placeholder", "set.duplicate_image", "set.leakage"}
+    found = [f"train_{n:09d}" for n in range(4)] + ["test_000000002"]
+    said = "the picture of train_000000000 under many paths, with as many captions"
+    assert done.rows("set.placeholder") == [(key, said) for key in found]
+    assert done.quarantine.select("key", "check").rows() == [(key, "set.placeholder") for key in found]
+    assert done.verdict.passed
+    used = [i for r in records[4:12] for i in r["union_label_id"]]
+    assert done.table.counts == [used.count(i) for i in range(6)]
+
+
+def test_below_the_limit_it_is_a_duplicate_only(audit, pack_records, records, copied):
+    images = copied(placeholders(records, 4))
+    done = audit(pack_records(records[:12], records[12:18], records[18:], images=images), placeholder_records=6)
+    assert done.failed() == {"set.duplicate_image", "set.leakage"}
+
+
+def test_one_picture_with_one_caption_is_no_placeholder(audit, pack_records, records, copied):
+    for record in records[:6]:
+        record["caption"], record["parse_label_id"] = ["the same", "the same"], []
+    images = copied([(0, n) for n in range(1, 6)])
+    done = audit(pack_records(records, images=images), placeholder_records=5)
+    assert done.failed() == {"set.duplicate_image"}
+
+
+def test_an_image_with_a_record_a_caption_is_no_placeholder(audit, pack_records, records):
+    """Some sets are written so: many records of one path."""
+    for record in records[:8]:
+        record["image_path"] = records[0]["image_path"]
+    done = audit(pack_records(records), placeholder_records=5)
+    assert done.failed() == {"set.duplicate_image", "set.duplicate_key"}
+
+
 def test_empty_files_are_not_one_image(audit, pack_records, records, copy_of, images_dir):
     images = copy_of(images_dir)
     for n in (0, 1, 20):

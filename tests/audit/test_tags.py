@@ -5,8 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
+import polars as pl
 import pytest
 
+from ramflow.audit import tags as checked
+from ramflow.audit.records import Ids
+from ramflow.audit.tags import compare
 from tests.conftest import TAGS
 
 
@@ -79,7 +84,7 @@ def test_missing_tags_warn_up_to_the_share_and_stop_above(audit, tiny_data):
     assert (warning.severity, warning.count, warning.total, warning.passed) == ("warning", 1, 6, False)
     above = audit(tiny_data, max_missing_tags_share=0.16)
     assert [f.id for f in above.verdict.failures()] == ["tags.missing"]
-    assert above.findings["severity"].to_list() == ["error"]
+    assert above.findings.filter(pl.col("check") == "tags.missing")["severity"].to_list() == ["error"]
     for word in ("1 of 6 tags", "findings.parquet", "tag_status.csv", "audit.max_missing_tags_share"):
         assert word in above.check("tags.missing").message
 
@@ -121,3 +126,20 @@ def test_findings_agree_with_a_plain_loop_on_random_records(audit, pack_records,
     }
     for check, fails in rules.items():
         assert [key for key, _ in done.rows(check)] == expected(fails) != [], check
+
+
+@pytest.mark.parametrize("tags", [7, 300, 5000])
+def test_the_table_and_the_sort_find_the_same(tags, monkeypatch):
+    """Ids inside the list are compared in a table of some records at a time, others by sorting."""
+    random_numbers = np.random.default_rng(0)
+    rows = np.sort(random_numbers.integers(0, 900, 6000))
+    union = Ids(rows, random_numbers.integers(0, tags, 6000))
+    parsed = Ids(np.sort(random_numbers.integers(0, 900, 4000)), random_numbers.integers(0, tags, 4000))
+    monkeypatch.setattr(checked, "TABLE", 1000)
+    repeated, lacking = compare(union, parsed, 900, tags)
+    _, lacking_sorted = compare(union, Ids(np.append(parsed.rows, 899), np.append(parsed.ids, -1)), 900, tags)
+    assert lacking.tolist() == lacking_sorted[:-1].tolist() and lacking_sorted[-1]
+    own = [set(union.ids[union.rows == n].tolist()) for n in range(900)]
+    assert lacking.tolist() == [i not in own[n] for n, i in zip(*parsed, strict=True)]
+    kept = list(zip(union.rows[~repeated], union.ids[~repeated], strict=True))
+    assert len(set(kept)) == len(kept) == sum(map(len, own))

@@ -8,33 +8,39 @@ import pytest
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-from pipelines import local
+from pipelines.host import start
 from tests.components.small import CLIP, PARAMS, WEIGHTS, write_descriptions
 
 
-def load(stage):
-    """The component of a stage."""
-    return getattr(import_module(f"components.{stage}.component"), stage)
+def load(name):
+    """The component in the folder ``name``."""
+    return getattr(import_module(f"components.{name}.component"), name)
 
 
-def run_alone(component: BaseComponent, root: Path, params: dict | None = None, **inputs: Path) -> Path:
-    """Run one component with files as its artifacts and addresses; returns its output."""
+def run_alone(component: BaseComponent, root: Path, params: dict | None = None, **inputs) -> Path:
+    """Run one component with files as its artifacts and addresses, a list of them as a list; returns its output."""
     name = component.name
+    stage = name.removesuffix("-part")
     kinds = component.component_spec.inputs
 
     @dsl.pipeline(name=f"alone-{name}")
     def alone():
-        given = {"params": json.dumps({name: PARAMS[name] | (params or {})})}
-        for key, path in inputs.items():
-            given[key] = str(path)
-            if kinds[key].type != "String":
+        given = {"params": json.dumps({stage: PARAMS[stage] | (params or {})})} if "params" in kinds else {}
+        for key, value in inputs.items():
+            if isinstance(value, list):
+                with dsl.ParallelFor([str(path) for path in value]) as path:
+                    part = dsl.importer(artifact_uri=path, artifact_class=dsl.Artifact)
+                given[key] = dsl.Collected(part.output)
+            elif kinds[key].type.startswith("system."):
                 kind = dsl.Model if kinds[key].type.startswith("system.Model") else dsl.Artifact
-                given[key] = dsl.importer(artifact_uri=str(path), artifact_class=kind).output
+                given[key] = dsl.importer(artifact_uri=str(value), artifact_class=kind).output
+            else:
+                given[key] = str(value) if isinstance(value, Path) else value
         component(**given)
 
-    local.start(root)
+    start(root)
     alone()
-    return root / f"alone-{name}" / name / "out"
+    return root / f"alone-{name}" / name / next(iter(component.component_spec.outputs))
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +49,20 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def audited(root, tiny_data):
-    return run_alone(load("audit"), root, data=tiny_data)
+def ranges(root, tiny_data):
+    """What the shards of the shared pictures are cut into, two a task."""
+    return json.loads(run_alone(load("shards"), root, data=tiny_data, per_task=2).read_text())
+
+
+@pytest.fixture(scope="session")
+def parts(root, tiny_data, ranges):
+    places = [(root / f"part-{number}", shard_range) for number, shard_range in enumerate(ranges)]
+    return [run_alone(load("audit_part"), place, data=tiny_data, shard_range=r) for place, r in places]
+
+
+@pytest.fixture(scope="session")
+def audited(root, tiny_data, parts):
+    return run_alone(load("audit"), root, data=tiny_data, parts=parts)
 
 
 @pytest.fixture(scope="session")

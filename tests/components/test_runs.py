@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pipelines.local import StageFailed
+from pipelines.host import StageFailed
+from ramflow.storage import sha256_tree
 from ramflow.verdict import read_verdict
 from tests.components.conftest import load, run_alone
 from tests.components.small import needs_models
@@ -16,14 +17,39 @@ def names_in(directory):
     return {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
 
 
-def test_audit(audited):
+def test_shards(ranges, tiny_data):
+    taken = [shard for first, end in (r.split(":") for r in ranges) for shard in range(int(first), int(end))]
+    shards = json.loads((tiny_data / "dataset.json").read_text())["shards"]
+    assert len(ranges) > 2
+    assert taken == list(range(len(shards)))
+
+
+def test_audit_part(parts, ranges):
+    verdicts = [read_verdict(part) for part in parts]
+    assert [f"{v.metrics['first']}:{v.metrics['end']}" for v in verdicts] == ranges
+    assert [v.stage for v in verdicts] == ["audit-part"] * len(ranges)
+
+
+def test_audit(audited, tiny_audit):
     assert read_verdict(audited).passed
-    assert names_in(audited) == {"findings.parquet", "quarantine.parquet", "tag_status.csv", "verdict.json"}
+    tables = {"findings.parquet", "quarantine.parquet", "tag_counts.parquet", "tag_status.csv"}
+    assert names_in(audited) == tables | {"verdict.json"}
+    assert sha256_tree(audited) == sha256_tree(tiny_audit), "the parts together are not the audit of one machine"
 
 
-def test_a_gate_that_says_no_fails_the_task(root, tiny_data, capfd):
+def test_a_lost_part_is_not_overlooked(root, tiny_data, parts, capfd):
+    with pytest.raises(StageFailed, match="stage audit failed with exit code 2"):
+        run_alone(load("audit"), root / "lost", data=tiny_data, parts=parts[:1] + parts[2:])
+    assert "the parts leave out shards 2:4" in capfd.readouterr().err
+    assert not (root / "lost" / "alone-audit" / "audit" / "out").exists()
+
+
+def test_a_gate_that_says_no_fails_the_task(root, tiny_data, ranges, capfd):
+    strict, place = {"max_missing_tags_share": 0.0}, root / "refused"
+    everything = f"0:{ranges[-1].split(':')[1]}"
+    part = run_alone(load("audit_part"), place, strict, data=tiny_data, shard_range=everything)
     with pytest.raises(StageFailed, match="stage audit failed with exit code 3"):
-        run_alone(load("audit"), root / "refused", {"max_missing_tags_share": 0.0}, data=tiny_data)
+        run_alone(load("audit"), place, strict, data=tiny_data, parts=[part])
     assert "tags.missing" in capfd.readouterr().err
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ramflow.data.images import ImageFault, decode_rgb, open_image
+from ramflow.data.images import ImageFault, decode_rgb, load_image, open_image, to_rgb
 
 
 def encoded(image: Image.Image, image_format: str, **options) -> bytes:
@@ -54,6 +54,42 @@ def test_a_jpeg_without_its_last_bytes_is_truncated(picture):
     assert kind_of_fault(data[:-2]) == "truncated"
 
 
+@pytest.mark.parametrize("filling", [b"\0", b"A", b"\xff", b"\xff\xda"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_is_cut_and_filled_up_is_truncated(picture, filling, options):
+    whole = encoded(picture.resize((300, 200)), "JPEG", quality=90, **options)
+    for part in (0.3, 0.6, 0.9, 0.99):
+        cut = whole[: int(part * len(whole))]
+        assert kind_of_fault(cut + (filling * len(whole))[: len(whole) - len(cut)]) == "truncated"
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 999, b"\xff\xda" * 9, b"ftypmp42" * 99])
+def test_what_follows_the_end_of_a_jpeg_is_no_fault(picture, behind):
+    assert decode_rgb(encoded(picture, "JPEG") + behind).size == picture.size
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture(picture):
+    with_thumbnail = Image.Exif().tobytes() + encoded(picture.resize((8, 8)), "JPEG")
+    data = encoded(picture.resize((300, 200)), "JPEG", exif=with_thumbnail)
+    cut = data[: len(data) // 2]
+    assert cut.count(b"\xff\xd9") == 1 and data.count(b"\xff\xd9") == 2
+    assert decode_rgb(data + b"\0").size == (300, 200)
+    assert kind_of_fault(cut + b"A" * (len(data) - len(cut))) == "truncated"
+
+
+def test_padding_and_junk_between_the_segments_of_a_jpeg_are_no_fault(picture):
+    data = encoded(picture, "JPEG")
+    tables = data.index(b"\xff\xdb")
+    for between in (b"\xff\xff\xff", b"\0\0"):
+        decode_rgb(data[:tables] + between + data[tables:] + b"\0")
+
+
+def test_an_image_is_decoded_in_the_mode_of_its_file_and_rgb_is_not_copied(picture):
+    image = load_image(encoded(picture, "PNG"))
+    assert image.mode == "RGB" and to_rgb(image) is image
+    assert load_image(encoded(picture.convert("CMYK"), "JPEG")).mode == "CMYK"
+
+
 @pytest.mark.parametrize("data", [b"<html><body>404 Not Found</body></html>", b"plain text", b"\x00" * 100])
 def test_other_bytes_are_not_an_image(data):
     assert kind_of_fault(data) == "not_an_image"
@@ -84,9 +120,12 @@ def test_transparent_pixels_lie_on_white(picture):
     assert decode_rgb(encoded(palette, "PNG", transparency=0)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white():
+@pytest.mark.parametrize(("image_format", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white(image_format, mode):
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
-    decoded = np.asarray(decode_rgb(encoded(Image.fromarray(ramp), "PNG")))
+    data = encoded(Image.fromarray(ramp.astype(">u2" if mode == "I;16B" else "<u2")), image_format)
+    assert load_image(data).mode == mode
+    decoded = np.asarray(decode_rgb(data))
     assert np.array_equal(decoded[..., 0], (ramp // 256).astype(np.uint8))
 
 

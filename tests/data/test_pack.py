@@ -102,8 +102,8 @@ def test_a_record_without_image_is_a_row_of_the_missing(pack_records, records, i
     records[1]["image_path"] = image_path
     data = Dataset(pack_records(records[:3]))
     assert data.manifest["key"].to_list() == ["train_000000000", "train_000000002"]
-    [(split, path, why)] = data.missing.iter_rows()
-    assert (split, path) == ("train", image_path) and reason in why
+    [(split, source, path, why)] = data.missing.iter_rows()
+    assert (split, source, path) == ("train", "train", image_path) and reason in why
 
 
 def test_missing_images_above_half_are_a_no(pack_records, records, images_dir, tmp_path):
@@ -129,7 +129,7 @@ def test_odd_file_names_do_not_break_a_shard(pack_records, records, copy_of, ima
     with tarfile.open(packed / "train-00000.tar") as tar:
         assert tar.getnames()[:2] == [f"train_000000000.{member}", "train_000000000.json"]
     assert Dataset(packed).manifest["image_path"][0] == name
-    assert Dataset(packed).info["sources"] == {".": 1, "shapes": 1}
+    assert Dataset(packed).info["sources"] == {"train": 2}
 
 
 def test_an_empty_file_and_one_that_is_no_image_are_packed_as_they_are(pack_records, records, copy_of, images_dir):

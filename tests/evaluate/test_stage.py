@@ -12,11 +12,12 @@ from safetensors.numpy import load_file
 from ramflow import storage
 from ramflow.data.dataset import Dataset
 from ramflow.errors import UserError
-from ramflow.evaluate.stage import run
+from ramflow.evaluate.stage import _tag_frequencies, run
 from ramflow.metrics import average_precision
 from ramflow.settings import EvaluateSettings
 from ramflow.stage import execute
 from ramflow.stages import STAGES
+from tests.train.artifacts import damage
 from tests.train.conftest import inputs, trained  # noqa: F401
 
 EVALUATE = next(stage for stage in STAGES if stage.name == "evaluate")
@@ -54,6 +55,18 @@ def test_per_tag_agrees_with_the_scores(evaluated):
         assert frame["recall"][t] == pytest.approx((predicted & targets[:, t]).sum() / targets[:, t].sum())
 
 
+def test_the_tag_frequency_counts_training_images_that_are_not_in_quarantine(evaluated, tmp_path):
+    audit = Path(shutil.copytree(evaluated[1]["audit"], tmp_path / "audit"))
+    schema = pl.read_parquet_schema(audit / "quarantine.parquet")
+    dataset = Dataset(Path(evaluated[1]["data"]))
+    rows = dataset.scan().slice(0, 3).select("sample", "key", "split", "image_path", check=pl.lit("x")).collect()
+    rows.cast({name: schema[name] for name in rows.columns}).write_parquet(audit / "quarantine.parquet")
+    expected = np.zeros(6)
+    for tags in dataset.manifest["union_tags"][3:12].to_list():
+        expected[tags] += 1 / 9
+    assert np.allclose(_tag_frequencies(dataset, audit), expected)
+
+
 def test_same_inputs_same_bytes(evaluated, tmp_path):
     execute(EVALUATE, SETTINGS, evaluated[1], str(tmp_path / "again"))
     assert storage.sha256_tree(tmp_path / "again") == storage.sha256_tree(evaluated[0])
@@ -73,18 +86,13 @@ def test_a_model_below_the_baseline_is_a_no(evaluated, tmp_path):
     assert [c.id for c in result.failures()] == ["evaluate.above_frequency"]
 
 
-def test_unreadable_images_are_counted_listed_and_refused(evaluated, tmp_path, monkeypatch):
-    read = Dataset.read
-    first = Dataset(Path(evaluated[1]["data"])).samples("test").row(0, named=True)
-
-    def damaged(self, shard, offset, length):
-        data = read(self, shard, offset, length)
-        return data[: len(data) // 2] if (shard, offset) == (first["shard"], first["offset"]) else data
-
-    monkeypatch.setattr(Dataset, "read", damaged)
-    result = execute(EVALUATE, SETTINGS, evaluated[1], str(tmp_path / "out"))
+def test_unreadable_images_are_counted_listed_and_refused(evaluated, copy_of, tmp_path):
+    dataset = Dataset(copy_of(Path(evaluated[1]["data"])))
+    first = dataset.splits["test"].start
+    damage(dataset, first)
+    result = execute(EVALUATE, SETTINGS, evaluated[1] | {"data": str(dataset.directory)}, str(tmp_path / "out"))
     assert [(c.id, c.count, c.examples) for c in result.failures()] == [
-        ("evaluate.unreadable", 1, [first["image_path"]])
+        ("evaluate.unreadable", 1, [dataset.manifest["image_path"][first]])
     ]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["metrics"]["images"] == 5
 
@@ -101,6 +109,6 @@ def test_refuses_a_model_of_another_tag_list(evaluated, tmp_path):
 def test_scores_are_probabilities_of_every_test_image(evaluated):
     tensors = load_file(evaluated[0] / "scores.safetensors")
     dataset = Dataset(Path(evaluated[1]["data"]))
-    assert tensors["samples"].tolist() == dataset.samples("test")["sample"].to_list()
+    assert tensors["samples"].tolist() == list(dataset.splits["test"])
     assert ((tensors["scores"] > 0) & (tensors["scores"] < 1)).all()
     assert tensors["scores"].dtype == np.float32

@@ -78,10 +78,11 @@ def model(golden: dict) -> RamPlus:
 
 
 def inputs(golden: dict) -> dict[str, torch.Tensor]:
+    """The batch; floating point in double precision."""
     caption = np.random.RandomState(4).standard_normal((4, 512))
     return {
-        "images": torch.from_numpy(np.random.RandomState(1).standard_normal((4, 3, 224, 224))).float(),
+        "images": torch.from_numpy(np.random.RandomState(1).standard_normal((4, 3, 224, 224))).double(),
         "targets": torch.from_numpy(np.random.RandomState(2).random_sample((4, 12)) < 0.25),
-        "teacher": torch.from_numpy(0.3 * np.random.RandomState(3).standard_normal((4, 512))).float(),
-        "captions": torch.from_numpy(caption / np.linalg.norm(caption, axis=-1, keepdims=True)).float(),
+        "teacher": torch.from_numpy(0.3 * np.random.RandomState(3).standard_normal((4, 512))).double(),
+        "captions": torch.from_numpy(caption / np.linalg.norm(caption, axis=-1, keepdims=True)).double(),
     }

@@ -124,4 +124,5 @@ def test_normalisation_is_that_of_the_encoder():
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     images = Preprocessing(8, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).normalise(pixels)
     torch.testing.assert_close(images[0, 1], (pixels[0, 1] / 255 - 0.4) / 0.3)
-    assert Preprocessing(4, (0.5,) * 3, (0.5,) * 3).normalise(pixels).shape == (2, 3, 4, 4)
+    with pytest.raises(AssertionError, match="is not 4 pixels"):
+        Preprocessing(4, (0.5,) * 3, (0.5,) * 3).normalise(pixels)

@@ -42,8 +42,9 @@ def test_dvc_and_the_pipeline_make_the_same_bytes(working_copy, run_in, tiny_dat
     for command in (["dvc", "repro"], [sys.executable, "-m", "pipelines.pipeline"]):
         done = run_in(place, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    done = local(run_in, place)
+    done = local(run_in, place, "shards_per_task=3")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("audit-part: passed") == 3, "the audit was not cut into parts"
     assert "mAP" in done.stdout
     assert "report.html" in done.stdout
 
@@ -82,10 +83,32 @@ def test_a_stage_that_fails_stops_the_pipeline(run_in, bad_data, tmp_path):
     assert json.loads((tmp_path / "out" / "audit" / "verdict.json").read_text())["passed"] is False
 
 
-def test_an_unknown_parameter_is_one_line(run_in, tmp_path):
-    done = local(run_in, ROOT, "--out", str(tmp_path / "out"), "epochs=3")
+def test_a_part_that_fails_stops_the_pipeline(run_in, tiny_data, copy_of, tmp_path):
+    data = copy_of(tiny_data)
+    shard = data / json.loads((data / "dataset.json").read_text())["shards"][2]["name"]
+    shard.unlink()
+    done = local(run_in, ROOT, "--out", str(tmp_path / "out"), f"data={data}", "shards_per_task=2")
     assert done.returncode == 2
-    assert "epochs is not a parameter of the pipeline" in done.stderr.splitlines()[-1]
+    *_, reason, last = done.stderr.splitlines()
+    assert reason.startswith(f"ramflow: {shard} is gone")
+    assert last == (
+        "pipeline-local: stage audit of shards 2:4 failed with exit code 2; the stages after it were not run"
+    )
+    assert done.stderr.count("audit-part: passed") == 1
+    assert [p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("epochs=3", "epochs is not a parameter of the pipeline"),
+        ("shards_per_task=few", "shards_per_task=few: a whole number is expected"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_one_line(run_in, tmp_path, argument, message):
+    done = local(run_in, ROOT, "--out", str(tmp_path / "out"), argument)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -96,7 +119,7 @@ def test_after_ctrl_c_a_stage_ends_in_its_own_time(environment, tmp_path):
         "except KeyboardInterrupt:\n    time.sleep(0.5); pathlib.Path(sys.argv[1]).write_text('saved'); sys.exit(130)\n"
     )
     runner = (
-        "import sys\nfrom pipelines.local import HostProcess, StageFailed\n"
+        "import sys\nfrom pipelines.host import HostProcess, StageFailed\n"
         "try:\n    HostProcess('', sys.argv[1:], '', None).run()\n"
         "except StageFailed as error:\n    sys.exit(error.code)\n"
     )

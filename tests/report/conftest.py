@@ -87,7 +87,7 @@ def reseal(directory: Path, **changes: Any) -> None:
 
 def write_audit(out: Path, data: Path, settings: Settings) -> None:
     dataset = Dataset(data)
-    train = dataset.samples("train")
+    train = dataset.scan().filter(pl.col("split") == "train").collect()
     aside = train.head(2)
     counts = [0] * len(dataset.tags)
     for tags in train[2:]["union_tags"]:
@@ -265,7 +265,7 @@ def write_train(out: Path, run: Run, settings: Settings, *, best: float, seed: i
 
 def write_evaluate(out: Path, run: Run, settings: Settings) -> None:
     dataset = Dataset(run["data"])
-    test, names = dataset.samples("test"), dataset.tags.names
+    test, names = dataset.scan().filter(pl.col("split") == "test").collect(), dataset.tags.names
     random = np.random.default_rng(3)
     targets = np.zeros((len(test), len(names)), np.uint8)
     for i, tags in enumerate(test["union_tags"]):

@@ -37,17 +37,18 @@ def settings(**changes) -> TrainSettings:
     return TrainSettings(**{**small, **changes})
 
 
-def write_clip(directory: Path) -> Path:
-    """A random CLIP in transformers layout, 32 pixels, 16 wide."""
+def write_clip(directory: Path, size: int = 32) -> Path:
+    """A random CLIP in transformers layout, of ``size`` pixels, 16 wide."""
     torch.manual_seed(5)
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(
         text_config={**tower, "vocab_size": 64, "max_position_embeddings": 8},
-        vision_config={**tower, "image_size": 32, "patch_size": 16},
+        vision_config={**tower, "image_size": size, "patch_size": 16},
         projection_dim=WIDTH,
     )
     CLIPModel(config).save_pretrained(directory)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(directory)
+    crop = {"height": size, "width": size}
+    CLIPImageProcessor(size={"shortest_edge": size}, crop_size=crop).save_pretrained(directory)
     return directory
 
 
@@ -65,6 +66,14 @@ def write_embed(directory: Path, dataset: Dataset) -> Path:
     write_caption_vectors(directory, torch.stack([vector_of[text] for text in texts]).half(), counts)
     Verdict("embed", inputs={"data": dataset.digest}).write(directory)
     return directory
+
+
+def damage(dataset: Dataset, sample: int) -> None:
+    """Fill the second half of an image up with zeros, as a broken download leaves it."""
+    row = dataset.manifest.row(sample, named=True)
+    with (dataset.directory / row["shard"]).open("r+b") as file:
+        file.seek(row["offset"] + row["length"] // 2)
+        file.write(bytes(row["length"] - row["length"] // 2))
 
 
 def write_verify(directory: Path) -> Path:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ramflow import storage
 from ramflow.data.dataset import Dataset
+from ramflow.data.order import Order
 from ramflow.data.vectors import read_tag_embeddings
 from ramflow.errors import GateRefused, UserError
 from ramflow.model.saved import load_model
@@ -166,27 +168,112 @@ def test_a_loss_that_is_not_finite_never_reaches_the_weights(inputs, tmp_path):
         execute(
             TRAIN, artifacts.settings(learning_rate=1e30, warmup_steps=0, epochs=8), inputs, str(tmp_path / "train")
         )
-    events = (tmp_path / "train.partial" / "events.jsonl").read_text().splitlines()
-    assert len(events) == loop.MAX_SKIPPED and json.loads(events[0])["event"] == "non_finite"
+    found = events(tmp_path / "train.partial")
+    assert [e["event"] for e in found] == ["non_finite"] * loop.MAX_NOT_FINITE
 
 
 def test_quarantined_samples_are_never_read(inputs, tmp_path, monkeypatch):
     audit = Path(shutil.copytree(inputs["audit"], tmp_path / "audit"))
-    bad = Dataset(Path(inputs["data"])).samples("train").head(3)
-    columns = pl.read_parquet(audit / "quarantine.parquet").schema
-    frame = bad.select(
-        pl.col("sample").cast(columns["sample"]), "key", "split", "image_path", pl.lit("x").alias("check")
-    )
-    frame.write_parquet(audit / "quarantine.parquet")
+    schema = pl.read_parquet_schema(audit / "quarantine.parquet")
+    rows = Dataset(Path(inputs["data"])).scan().slice(0, 3).collect().with_columns(check=pl.lit("x"))
+    rows.select(pl.col(name).cast(schema[name]) for name in schema).write_parquet(audit / "quarantine.parquet")
     Verdict("audit").write(audit)
-    seen = []
-    read = Dataset.read
-    monkeypatch.setattr(
-        Dataset, "read", lambda s, shard, offset, length: seen.append((shard, offset)) or read(s, shard, offset, length)
-    )
+    seen, image = set(), Dataset.image
+    monkeypatch.setattr(Dataset, "image", lambda dataset, sample: seen.add(sample) or image(dataset, sample))
     result = execute(TRAIN, artifacts.settings(), {**inputs, "audit": str(audit)}, str(tmp_path / "train"))
     assert result.metrics["images"] == 9
-    assert seen and not set(seen) & set(bad.select("shard", "offset").iter_rows())
+    assert seen == set(range(3, 18))  # all others of train, and the six of validation
+
+
+def damaged_inputs(inputs, copy_of, *samples: int) -> dict[str, str]:
+    """The inputs with the images of ``samples`` truncated after the audit."""
+    dataset = Dataset(copy_of(Path(inputs["data"])))
+    for sample in samples:
+        artifacts.damage(dataset, sample)
+    return {**inputs, "data": str(dataset.directory)}
+
+
+def events(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_decoded_is_left_out_and_said(inputs, copy_of, tmp_path, workers):
+    given = damaged_inputs(inputs, copy_of, 5)
+    settings = artifacts.settings(max_skipped_share=0.1, workers=workers)
+    result = execute(TRAIN, settings, given, str(tmp_path / "train"))
+    found = events(tmp_path / "train")
+    assert [(e["event"], e["detail"]["sample"], e["detail"]["path"]) for e in found] == [
+        ("skipped_image", 5, "shapes/triangle_blue_0.jpg")
+    ] * 2
+    assert all(e["detail"]["reason"] for e in found) and [int(e["epoch"]) for e in found] == [0, 1]
+    assert result.metrics["skipped_images"] == 2
+    (check,) = [c for c in result.checks if c.id == "train.skipped_images"]
+    assert (check.count, check.total, check.severity) == (2, 24, "warning") and not check.passed
+    assert rows(tmp_path / "train" / "metrics.jsonl", "train")[-1]["skipped_images"] == 2
+
+
+def test_more_images_left_out_than_settings_allow_is_an_error(inputs, copy_of, tmp_path):
+    given = damaged_inputs(inputs, copy_of, 5)
+    words = r"1 of the first \d+ images.*max_skipped_share 0.001.*triangle_blue_0"
+    with pytest.raises(UserError, match=words) as caught:
+        execute(TRAIN, artifacts.settings(), given, str(tmp_path / "train"))
+    assert len(str(caught.value).splitlines()) == 1
+    assert [e["event"] for e in events(tmp_path / "train.partial")] == ["skipped_image"]
+
+
+def test_a_clean_run_leaves_no_image_out(trained):
+    assert events(trained) == [] and read_verdict(trained).metrics["skipped_images"] == 0
+
+
+def test_a_batch_without_a_readable_image_is_a_step_without_an_update(inputs, copy_of, tmp_path):
+    given = damaged_inputs(inputs, copy_of, *range(12))
+    with pytest.raises(UserError, match="no training image is readable"):
+        execute(TRAIN, artifacts.settings(max_skipped_share=1.0), given, str(tmp_path / "none"))
+    dataset = Dataset(Path(inputs["data"]))
+    settings = artifacts.settings(max_skipped_share=1.0)
+    order = Order(np.arange(12), [s.range for s in dataset.shards], settings.seed, dataset.digest, 64)
+    first = order.at(0, 0, 4).tolist()
+    shutil.rmtree(given["data"])
+    given = damaged_inputs(inputs, copy_of, *first)
+    execute(TRAIN, settings, given, str(tmp_path / "train"))
+    assert [e["detail"]["sample"] for e in events(tmp_path / "train") if e["step"] == 0] == first
+    assert rows(tmp_path / "train" / "metrics.jsonl", "train")[0]["step"] == 1
+
+
+def test_what_was_left_out_is_counted_across_an_interruption(inputs, copy_of, tmp_path, monkeypatch):
+    given, settings = damaged_inputs(inputs, copy_of, 5), artifacts.settings(max_skipped_share=0.1)
+    execute(TRAIN, settings, given, str(tmp_path / "whole"))
+    step = loop.Trainer._step
+
+    def interrupted(self, batch):
+        if self.position.step == 5:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(TRAIN, settings, given, str(tmp_path / "train"))
+    monkeypatch.setattr(loop.Trainer, "_step", step)
+    execute(TRAIN, settings, given, str(tmp_path / "train"))
+    assert storage.sha256_tree(tmp_path / "train") == storage.sha256_tree(tmp_path / "whole")
+
+
+def test_a_shard_that_is_gone_is_one_line(inputs, copy_of, tmp_path):
+    data = copy_of(Path(inputs["data"]))
+    shard = Dataset(data).shard_of(11).name
+    (data / shard).unlink()
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=f"{shard} is gone") as caught:
+            execute(TRAIN, artifacts.settings(workers=workers), {**inputs, "data": str(data)}, str(tmp_path / "train"))
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_teacher_sees_its_own_size(inputs, tmp_path):
+    """The student has 32 pixels, the teacher 48: one decode, both sizes."""
+    clip = artifacts.write_clip(tmp_path / "clip", 48)
+    result = execute(TRAIN, artifacts.settings(), {**inputs, "clip": str(clip)}, str(tmp_path / "train"))
+    assert result.passed
 
 
 def test_missing_tags_get_no_gradient(inputs):

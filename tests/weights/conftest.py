@@ -40,7 +40,7 @@ def trained() -> Swin:
     head = torch.nn.Linear(encoder.width, len(SHAPES) * len(COLOURS))
     preprocessing = Preprocessing(encoder.image_size, encoder.mean, encoder.std)
     pictures = [draw(shape, colour, n) for n in range(4) for shape in SHAPES for colour in COLOURS]
-    images = preprocessing.normalise(torch.stack([to_pixels(picture) for picture in pictures]))
+    images = preprocessing.normalise(torch.stack([to_pixels(preprocessing.resize(picture)) for picture in pictures]))
     kinds = torch.arange(len(SHAPES) * len(COLOURS)).repeat(4)
     optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-3)
     for step in range(STEPS):

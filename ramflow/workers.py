@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from ramflow.errors import UserError
@@ -21,12 +22,23 @@ R = TypeVar("R")
 
 CHUNK = 32
 CHUNKS_AHEAD = 4
+POLARS_THREADS = "POLARS_MAX_THREADS"
+
+_stop: Event | None = None
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+class Stopped(Exception):
+    """Raised in a worker process whose results nobody waits for any more."""
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], workers: int, *, chunk: int = CHUNK
+) -> Iterator[R]:
     """Yield ``function(item)`` for every item, in their order, from ``workers`` processes (1: from this one).
 
-    ``function`` and the items are pickled. At most ``CHUNKS_AHEAD`` chunks a process are in memory.
+    ``function`` and the items are pickled, ``chunk`` items at a time; take 1 where an item is a lot of work. At most
+    ``CHUNKS_AHEAD`` chunks a process are in memory. polars has one thread in a worker process, unless
+    ``POLARS_MAX_THREADS`` says otherwise.
 
     Raises:
         UserError: a process died, which on a machine short of memory is the kernel's doing.
@@ -34,13 +46,15 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -
     if workers == 1:
         yield from map(function, items)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_with_parent)
+    context = get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stop,))
     waiting: deque[Future[list[R]]] = deque()
     iterator = iter(items)
     try:
-        while chunk := list(islice(iterator, CHUNK)):
-            with _interrupts_held():
-                waiting.append(pool.submit(_apply, function, chunk))
+        while taken := list(islice(iterator, chunk)):
+            with _interrupts_held(), _one_thread_each():
+                waiting.append(pool.submit(_apply, function, taken))
             if len(waiting) >= CHUNKS_AHEAD * workers:
                 yield from waiting.popleft().result()
         while waiting:
@@ -48,7 +62,14 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -
     except BrokenProcessPool:
         raise UserError(f"one of {workers} worker processes was killed, often for want of memory: use fewer") from None
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def check_stopped() -> None:
+    """For work that takes long: raises :class:`Stopped` when this worker's results are not waited for any more."""
+    if _stop is not None and _stop.is_set():
+        raise Stopped
 
 
 def _apply(function: Callable[[T], R], chunk: list[T]) -> list[R]:
@@ -74,8 +95,22 @@ def _interrupts_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _leave_with_parent() -> None:
-    """Without this a worker would wait for ever when its parent is killed."""
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside have one thread of polars each; it reads the variable when it is imported."""
+    given = os.environ.get(POLARS_THREADS)
+    os.environ[POLARS_THREADS] = given or "1"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[POLARS_THREADS]
+
+
+def _begin(stop: Event) -> None:
+    """Set up a worker process. Without the thread it would wait for ever when its parent is killed."""
+    global _stop
+    _stop = stop
     parent = parent_process()
     assert parent is not None
 

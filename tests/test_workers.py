@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from ramflow.audit import workers
+from ramflow import workers
 from ramflow.errors import UserError
 from tests.conftest import all_records
 
@@ -62,10 +63,9 @@ def test_a_users_error_comes_through(count):
         list(workers.map_in_order(double, [1, -1, *range(500)], count))
 
 
-def test_few_items_are_taken_ahead(monkeypatch):
-    monkeypatch.setattr(workers, "CHUNK", 2)
+def test_few_items_are_taken_ahead():
     taken = []
-    results = workers.map_in_order(double, (taken.append(n) or n for n in range(1000)), 2)
+    results = workers.map_in_order(double, (taken.append(n) or n for n in range(1000)), 2, chunk=2)
     assert next(results) == 0 and len(taken) <= 2 * workers.CHUNKS_AHEAD * 2
     results.close()
 
@@ -73,6 +73,33 @@ def test_few_items_are_taken_ahead(monkeypatch):
 def test_a_killed_worker_is_one_line():
     with pytest.raises(UserError, match="one of 2 worker processes was killed, often for want of memory: use fewer"):
         list(workers.map_in_order(die, range(3), 2))
+
+
+def wait_to_be_stopped(number: int) -> int:
+    while number:
+        workers.check_stopped()
+        time.sleep(0.01)
+    return number
+
+
+def test_long_work_ends_when_its_results_are_not_waited_for():
+    """Without ``check_stopped`` this would wait for ever."""
+    results = workers.map_in_order(wait_to_be_stopped, range(2), 2, chunk=1)
+    assert next(results) == 0
+    results.close()
+
+
+def polars_threads(_: int) -> int:
+    return pl.thread_pool_size()
+
+
+def test_polars_has_one_thread_in_a_worker(monkeypatch):
+    monkeypatch.delenv(workers.POLARS_THREADS, raising=False)
+    assert list(workers.map_in_order(polars_threads, range(2), 2, chunk=1)) == [1, 1]
+    assert workers.POLARS_THREADS not in os.environ
+    monkeypatch.setenv(workers.POLARS_THREADS, "3")
+    assert list(workers.map_in_order(polars_threads, range(2), 2, chunk=1)) == [3, 3]
+    assert os.environ[workers.POLARS_THREADS] == "3"
 
 
 @pytest.fixture(scope="module")
