@@ -25,7 +25,7 @@ RECORDS: dict[str, Record] = {
     "tags.parse_misaligned": {"parse_label_id": [[1], [2], [1]]},
     "tags.parsed_not_in_union": {"parse_label_id": [[1], [3]]},
     "tags.no_union": {"union_label_id": [], "parse_label_id": [[], []]},
-    "set.absolute_path": {"image_path": "/tmp/planted.jpg"},
+    "set.absolute_path": {"image_path": "/{folder}planted.jpg"},
     "set.duplicate_key": {},
 }
 """Check: what is different in the faulty record."""
@@ -45,5 +45,6 @@ def planted_records(folder: str, tags: int) -> list[Record]:
             "parse_label_id": [[1], [2]],
         }
         result.append({**record, **change})
+        result[-1]["image_path"] = str(result[-1]["image_path"]).format(folder=folder)
     result[-1]["image_path"] = result[0]["image_path"]
     return result

@@ -138,7 +138,7 @@ class TrainSettings(Section):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while training")
     shuffle_shards: int = Field(
-        64, ge=1, description="shards whose samples are mixed with one another; a cache of s3:// shards holds two as many"
+        64, ge=1, description="shards whose samples are mixed; a cache of s3:// shards holds twice as many"
     )
     max_skipped_share: float = Field(
         0.001, ge=0, le=1, description="share of samples that may turn out unreadable while training"

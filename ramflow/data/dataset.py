@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import polars as pl
 
 from ramflow import storage
 from ramflow.data.index import INDEX_FILE, Index
+from ramflow.data.read_ahead import ReadAhead
 from ramflow.data.shards import ShardReader
 from ramflow.errors import UserError
 from ramflow.tags import TagTable, read_tags
@@ -48,6 +50,10 @@ MISSING_SCHEMA: dict[str, Any] = {
     "image_path": pl.String,
     "reason": pl.String,
 }
+
+
+OWN = ("manifest", "missing", "tags", "_read_ahead")
+"""What a Dataset does not hand to another process."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Dataset:
         return path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("manifest", "missing", "tags")}
+        return {name: value for name, value in self.__dict__.items() if name not in OWN}
 
     def __len__(self) -> int:
         return int(self.info["samples"])
@@ -146,6 +152,14 @@ class Dataset:
     def tags(self) -> TagTable:
         """The tag list that the ids of the annotations point into."""
         return read_tags(self.directory / TAGS_FILE)
+
+    @cached_property
+    def _read_ahead(self) -> ReadAhead:
+        return ReadAhead(self.directory)
+
+    def prefetch(self, shards: Sequence[str]) -> None:
+        """Bring shards nearer in the background: from S3 into the cache, from the disk into memory where they fit."""
+        (self.cache or self._read_ahead).prefetch(shards)
 
     def shard_of(self, sample: int) -> Shard:
         """The shard that holds a sample."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from ramflow.data.cache import ShardCache
 from ramflow.errors import UserError
 
-MAX_OPEN = 64
+MAX_OPEN = 256
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:

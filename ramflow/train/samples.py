@@ -141,7 +141,7 @@ class TrainingSamples(TorchDataset[Batch | UserError]):
 class Requests(Sampler[Request]):
     """The requests of one rank from step ``start`` on, made one by one.
 
-    Where shards come through a cache, those of the next window are fetched in the background.
+    The shards of a window and of the one after it are brought nearer in the background.
     """
 
     def __init__(
@@ -158,8 +158,8 @@ class Requests(Sampler[Request]):
         before: tuple[int, int] | None = None
         for request in self.requests:
             window = request.epoch, self.order.epoch(request.epoch).window_at(request.position)
-            if window != before and self.dataset.cache is not None:
-                self.dataset.cache.prefetch(self._shards(*window))
+            if window != before:
+                self.dataset.prefetch(self._shards(*window))
             before = window
             yield request
 
