@@ -97,7 +97,9 @@ class AugmentSettings(Section):
 
     min_scale: float = Field(0.2, gt=0, le=1, description="smallest crop, as a share of the image's area (F18)")
     flip: bool = Field(True, description="mirror half of the images")
-    operations: int = Field(2, ge=0, le=8, description="RandAugment operations an image; 0 turns it off")
+    operations: int = Field(
+        2, ge=0, le=8, description="RandAugment operations drawn an image, each carried out half of the time; 0: none"
+    )
     magnitude: int = Field(5, ge=0, le=10, description="RandAugment strength out of 10")
 
 

@@ -84,7 +84,10 @@ def _run_shards(a: argparse.Namespace) -> None:
     if a.per_task < 1:
         raise UserError(f"--per-task {a.per_task}: 1 or more is expected")
     paths, _ = stage.open_inputs("shards", AUDIT_PART.inputs, {"data": a.data})
-    text = json.dumps(shard_ranges(len(Dataset(paths["data"]).shards), a.per_task))
+    shards = Dataset(paths["data"]).shards
+    if not shards:
+        raise UserError(f"{a.data} has no shard: none of its records has an image")
+    text = json.dumps(shard_ranges(len(shards), a.per_task))
     if a.out is None:
         print(text)
         return

@@ -52,6 +52,7 @@ MISSING_SCHEMA: dict[str, Any] = {
 }
 
 
+FEW_SHARDS = 4
 OWN = ("manifest", "missing", "tags", "_read_ahead")
 """What a Dataset does not hand to another process."""
 
@@ -160,6 +161,15 @@ class Dataset:
     def prefetch(self, shards: Sequence[str]) -> None:
         """Bring shards nearer in the background: from S3 into the cache, from the disk into memory where they fit."""
         (self.cache or self._read_ahead).prefetch(shards)
+
+    def some(self, count: int) -> list[int]:
+        """Numbers of up to ``count`` samples, from no more shards than it takes: each may have to come from S3."""
+        step = max(1, len(self._filled) // FEW_SHARDS)
+        while step > 1 and sum(shard.samples for shard in self._filled[::step]) < count:
+            step //= 2
+        samples = np.array([sample for shard in self._filled[::step] for sample in shard.range], dtype=np.int64)
+        chosen: list[int] = samples[np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)].tolist()
+        return chosen
 
     def shard_of(self, sample: int) -> Shard:
         """The shard that holds a sample."""

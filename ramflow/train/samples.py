@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -189,8 +189,9 @@ def batches(
         worker_init_fn=_prepare_process,
         pin_memory=torch.cuda.is_available(),
     )
+    items = iter(loader)
     try:
-        for item in loader:
+        for item in items:
             if isinstance(item, UserError):
                 raise item
             yield item
@@ -199,10 +200,13 @@ def batches(
         bug = why.startswith("Caught ") or (isinstance(error, RuntimeError) and "DataLoader worker" not in why)
         if bug or not settings.workers:
             raise
+        _end_the_others(items)
         raise UserError(
             f"train: a process that reads images was ended from outside ({why}): "
             "memory or /dev/shm may be short, lower train.workers or train.batch"
         ) from None
+    finally:
+        del items  # its processes end here, not when the last error that holds this frame is forgotten
 
 
 def _fork_server() -> BaseContext:
@@ -210,6 +214,13 @@ def _fork_server() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ramflow.train.preload"])
     return context
+
+
+def _end_the_others(items: Any) -> None:
+    """End the processes that are left; torch would ask them to, and wait for a lock that the dead one may hold."""
+    for process in items._workers:
+        process.kill()
+    items._workers_done_event = threading.Event()
 
 
 def _as_it_is(item: T) -> T:

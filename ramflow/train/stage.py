@@ -101,8 +101,10 @@ def _trainer(
     out: Path,
 ) -> Trainer:
     encoder = attestation.encoder
+    check_cache(dataset, settings)
     usable = usable_samples(dataset, audit, "train")
     shards = [shard.range for shard in dataset.shards]
+    order = Order(usable, shards, settings.seed, dataset.digest, settings.shuffle_shards)
     counted = [status != "missing" or settings.missing_tags == "negative" for status in tags.status]
     return Trainer(
         model=model,
@@ -111,25 +113,39 @@ def _trainer(
         samples=TrainingSamples(
             dataset, CaptionVectors(embed), encoder.image_size, teacher.preprocessing.size, settings
         ),
-        order=Order(usable, shards, settings.seed, dataset.digest, settings.shuffle_shards),
+        order=order,
         validation=usable_samples(dataset, audit, "validation"),
         tag_mask=torch.tensor(counted, device=model.embeddings.device),
-        mean_distance=_mean_distance(teacher, dataset, usable, model.embeddings.device),
+        mean_distance=_mean_distance(teacher, dataset, order.at(0, 0, TEACHER_IMAGES), model.embeddings.device),
         settings=settings,
         out=out,
     )
 
 
+def check_cache(dataset: Dataset, settings: TrainSettings) -> None:
+    """A cache of s3:// shards that holds less than two windows would fetch them over and over, without a word."""
+    if dataset.cache is None:
+        return
+    shards = min(2 * settings.shuffle_shards, len(dataset.shards))
+    needed = shards * max(shard.bytes for shard in dataset.shards)
+    if needed > dataset.cache.max_bytes:
+        raise UserError(
+            f"train: two windows of {settings.shuffle_shards} shards take {needed / 2**30:.3g} GiB, "
+            f"the cache may hold {dataset.cache.max_bytes / 2**30:.3g}: "
+            "set RAMFLOW_CACHE_GB higher, or train.shuffle_shards lower"
+        )
+
+
 def _mean_distance(
     teacher: Teacher, dataset: Dataset, samples: npt.NDArray[np.int64], device: torch.device
 ) -> float:
-    """loss_distillation of predicting the mean teacher feature, over up to 256 readable training images (F19).
+    """loss_distillation of predicting the mean teacher feature of some training images, the readable ones (F19).
 
     Raises:
         UserError: none of them is readable.
     """
     features = []
-    for sample in samples[np.linspace(0, len(samples) - 1, min(TEACHER_IMAGES, len(samples)), dtype=int)].tolist():
+    for sample in samples.tolist():
         try:
             image = decode_rgb(dataset.image(sample))
         except ImageFault:

@@ -25,16 +25,15 @@ BATCH = 16
 
 
 def views_of(dataset: Dataset, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Two views, uint8 [images, 3, size, size] each, of up to ``count`` readable images spread over the dataset.
+    """Two views, uint8 [images, 3, size, size] each, of up to ``count`` readable images of a few shards.
 
     Raises:
         UserError: fewer than eight images are readable.
     """
-    samples = torch.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=torch.float64).long().tolist()
     draw = torch.Generator().manual_seed(0)
     first: list[Tensor] = []
     second: list[Tensor] = []
-    for sample in samples:
+    for sample in dataset.some(count):
         try:
             pixels = to_pixels(decode_rgb(dataset.image(sample)))
         except ImageFault:

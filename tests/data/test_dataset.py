@@ -46,6 +46,14 @@ def test_sample_numbers_are_rows_of_the_manifest(tiny_data):
             data.image(sample)
 
 
+def test_some_samples_come_from_no_more_shards_than_it_takes(tiny_data):
+    data = Dataset(tiny_data)
+    assert data.some(100) == list(range(24)) and data.some(24) == list(range(24))
+    few = data.some(4)
+    assert len(few) == 4 and len({data.shard_of(sample).name for sample in few}) <= 4
+    assert data.some(0) == []
+
+
 def test_captions_without_a_word_are_not_usable(pack_records, records):
     for record, captions in zip(records, ([" ", "a circle", "\t\n", "b"], [], [""]), strict=False):
         record["caption"], record["parse_label_id"] = captions, []

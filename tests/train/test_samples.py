@@ -25,6 +25,7 @@ from ramflow.errors import UserError
 from ramflow.settings import TrainSettings
 from ramflow.storage import fetch_dataset_tables, publish
 from ramflow.train.samples import Batch, Requests, TrainingSamples, batches
+from ramflow.train.stage import check_cache
 from tests.train import artifacts
 
 BATCH, EPOCHS = 5, 2  # of 12 samples: batches of 5, 5 and 2
@@ -270,6 +271,18 @@ def test_shards_of_this_window_and_the_next_are_fetched_ahead(run, monkeypatch):
     list(requests)
     order = [name for epoch in names for name in epoch]
     assert asked == [order[n : n + 2] for n in range(len(order))]
+
+
+def test_a_cache_that_would_fetch_shards_over_and_over_is_refused(run):
+    own = run(shuffle_shards=1)
+    largest = max(shard.bytes for shard in own.dataset.shards)
+    for room, refused in ((2 * largest, False), (2 * largest - 1, True)):
+        own.dataset.cache = ShardCache("s3://bucket/set", own.dataset.info["files"], max_bytes=room)
+        if refused:
+            with pytest.raises(UserError, match="two windows of 1 shards take .* set RAMFLOW_CACHE_GB higher"):
+                check_cache(own.dataset, own.settings)
+        else:
+            check_cache(own.dataset, own.settings)
 
 
 def test_a_run_reads_shards_of_a_bucket_once(inputs, run, faults, bucket, tmp_path, monkeypatch):
