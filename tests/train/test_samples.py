@@ -279,7 +279,7 @@ def test_a_cache_that_would_fetch_shards_over_and_over_is_refused(run):
     for room, refused in ((2 * largest, False), (2 * largest - 1, True)):
         own.dataset.cache = ShardCache("s3://bucket/set", own.dataset.info["files"], max_bytes=room)
         if refused:
-            with pytest.raises(UserError, match="two windows of 1 shards take .* set RAMFLOW_CACHE_GB higher"):
+            with pytest.raises(UserError, match=r"two windows of 1 shards take .* set RAMFLOW_CACHE_GB higher"):
                 check_cache(own.dataset, own.settings)
         else:
             check_cache(own.dataset, own.settings)
