@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 INTERVAL = 0.02
 ROOT = Path(__file__).parents[1]
 

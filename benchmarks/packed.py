@@ -16,7 +16,7 @@ import polars as pl
 
 from benchmarks.synthetic import Annotations
 from ramflow.data import dataset as ds
-from ramflow.data.annotations import read_annotations, source_of
+from ramflow.data.annotations import parse, pieces, source_of
 from ramflow.data.tables import PackedShard, write_tables
 from ramflow.tags import read_tags
 
@@ -43,8 +43,8 @@ def _frames(made: Annotations) -> Iterator[tuple[int, pl.DataFrame]]:
     """The number of the first sample of each shard, and its records."""
     first = 0
     for path in made.files:
-        for frame in read_annotations(path):
-            for rows in frame.iter_slices(SHARD_SAMPLES):
+        for piece in pieces(path):
+            for rows in parse(piece).iter_slices(SHARD_SAMPLES):
                 yield first, rows.with_columns(source=pl.lit(source_of(path)))
                 first += len(rows)
 

@@ -96,7 +96,8 @@ def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--plan", type=Path, metavar="DIR",
                         help="keep the plan in DIR, for other machines; without --out only that is done, and the "
                         "number of shards printed")  # fmt: skip
-    parser.add_argument("--shard-range", metavar="A:B", help="pack only shards A to B - 1 of the plan: OUT is a part")
+    parser.add_argument("--shard-range", metavar="FIRST:END",
+                        help="pack these shards of the plan only, END exclusive: OUT is a part")
     parser.add_argument("--parts", nargs="+", type=Path, metavar="PART", help="put these parts together into OUT")
     parser.set_defaults(run=_run_pack)
 
@@ -104,6 +105,7 @@ def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _run_pack(a: argparse.Namespace) -> None:
     from ramflow.data.pack import Source, make_plan_only, pack, pack_part
     from ramflow.data.parts import collect
+    from ramflow.data.shard_range import parse_range
 
     for name, value, valid in (("shard-mb", a.shard_mb, a.shard_mb > 0), ("workers", a.workers, 1 <= a.workers <= 256),
                                ("max-missing", a.max_missing, 0 <= a.max_missing <= 1)):  # fmt: skip
@@ -121,18 +123,11 @@ def _run_pack(a: argparse.Namespace) -> None:
     options = {"shard_bytes": max(1, int(a.shard_mb * 2**20)), "match": a.match, "workers": a.workers, "plan": a.plan}
     source = Source(a.annotations, a.images, a.tags, **options)
     if a.shard_range:
-        pack_part(source, _range_of(a.shard_range), a.out)
+        pack_part(source, parse_range(a.shard_range), a.out)
     elif a.out:
         pack(a.annotations, a.images, a.tags, a.out, max_missing=a.max_missing, **options)
     else:
         print(make_plan_only(source))
-
-
-def _range_of(text: str) -> tuple[int, int]:
-    """The two numbers of ``A:B``."""
-    if found := re.fullmatch(r"(\d+):(\d+)", text):
-        return int(found[1]), int(found[2])
-    raise UserError(f"--shard-range {text}: two numbers A:B are expected, as 0:64")
 
 
 def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> None:

@@ -137,6 +137,5 @@ KINDS = (
 )  # fmt: skip
 """In order of report. Findings are sorted by it, and a quarantined sample is listed under the first that found it."""
 
-BY_ID = {kind.id: kind for kind in KINDS}
 UNUSABLE = tuple(kind.id for kind in KINDS if kind.unusable)
 QUARANTINING = tuple(kind.id for kind in KINDS if kind.unusable or kind.quarantines)

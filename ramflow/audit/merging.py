@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import polars as pl
 from ramflow import __version__
 from ramflow.audit.part import Part, read_part
 from ramflow.data.dataset import Dataset
+from ramflow.data.shard_range import check_cover
 from ramflow.errors import UserError
 from ramflow.settings import AuditSettings
 from ramflow.stage import check_whole
@@ -25,21 +25,6 @@ FREE_SETTINGS = {"workers"}
 def shard_ranges(shards: int, per_task: int) -> list[str]:
     """``FIRST:END`` of consecutive ranges of ``per_task`` shards, END exclusive; together they are all."""
     return [f"{first}:{min(first + per_task, shards)}" for first in range(0, shards, per_task)]
-
-
-def parse_range(text: str, shards: int) -> range:
-    """The shard numbers of ``FIRST:END``.
-
-    Raises:
-        UserError: it is no range, or not one of this set's ``shards``.
-    """
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if not match:
-        raise UserError(f"--shard-range {text}: FIRST:END is expected, END exclusive, for example 0:64")
-    first, end = int(match[1]), int(match[2])
-    if not first < end <= shards:
-        raise UserError(f"--shard-range {text}: the set has the shards 0:{shards}")
-    return range(first, end)
 
 
 def describe(shards: range) -> dict[str, Any]:
@@ -60,23 +45,10 @@ def open_parts(directories: Sequence[Path], dataset: Dataset, settings: AuditSet
             out, or have some twice.
     """
     verdicts = [(directory, _verdict(directory, dataset, settings)) for directory in directories]
-    verdicts.sort(key=lambda part: (part[1].metrics["first"], part[1].metrics["end"]))
-    end, last = 0, None
-    for directory, v in verdicts:
-        first = v.metrics["first"]
-        if first < end:
-            both = f"{first}:{min(end, v.metrics['end'])}"
-            raise UserError(f"shards {both} are in two parts, {last} and {directory}: leave one out")
-        if first > end:
-            raise _gap(end, first)
-        end, last = v.metrics["end"], directory
-    if end < len(dataset.shards):
-        raise _gap(end, len(dataset.shards))
+    verdicts.sort(key=lambda part: part[1].metrics["first"])
+    covered = [(directory, range(v.metrics["first"], v.metrics["end"])) for directory, v in verdicts]
+    check_cover(covered, len(dataset.shards), "audit")
     return [read_part(directory) for directory, _ in verdicts]
-
-
-def _gap(first: int, end: int) -> UserError:
-    return UserError(f"the parts leave out shards {first}:{end}: audit them with --shard-range {first}:{end}")
 
 
 def _verdict(directory: Path, dataset: Dataset, settings: AuditSettings) -> Verdict:

@@ -48,35 +48,6 @@ def near_pairs(hashes: Hashes, radius: int) -> Pairs:
     return i[order], j[order], distance[order]
 
 
-def near_groups(hashes: Hashes, radius: int) -> Indices:
-    """The group of every hash, named by the index of its first member.
-
-    Groups are chains: two hashes are of one group when near pairs lead from one to the other. Pairs are not kept, so
-    memory stays that of a few arrays [n], however many they are.
-    """
-    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    parent = np.arange(len(hashes))
-    for i, j, _ in _search(unique, radius):
-        _join(parent, first[i], first[j])
-    return _roots(parent, first[inverse])
-
-
-def _join(parent: Indices, i: Indices, j: Indices) -> None:
-    """Join the groups of i and j, all pairs at a time, under the smaller root."""
-    while len(i):
-        parent[i], parent[j] = _roots(parent, i), _roots(parent, j)
-        i, j = parent[i], parent[j]
-        apart = i != j
-        i, j = np.minimum(i, j)[apart], np.maximum(i, j)[apart]
-        np.minimum.at(parent, j, i)
-
-
-def _roots(parent: Indices, places: Indices) -> Indices:
-    while not np.array_equal(above := parent[places], places):
-        places = above
-    return places
-
-
 def _ordered(i: Indices, j: Indices, distance: Distances) -> Pairs:
     return np.minimum(i, j), np.maximum(i, j), distance
 

@@ -15,13 +15,14 @@ from ramflow import stage, storage
 from ramflow.audit.conclusion import conclude
 from ramflow.audit.inspection import Inspected, inspect_unit
 from ramflow.audit.merging import STAGE as PART_STAGE
-from ramflow.audit.merging import describe, open_parts, parse_range
+from ramflow.audit.merging import describe, open_parts
 from ramflow.audit.part import Part, PartWriter, read_part
 from ramflow.audit.subject import Compared, Subject
 from ramflow.audit.units import PieceUnit, piece_units, sample_ranges, sample_units
 from ramflow.audit.whole import Range
-from ramflow.data.annotations import MalformedRecord, source_of
+from ramflow.data.annotations import MalformedRecord, source_of, split_of
 from ramflow.data.dataset import SPLITS, Dataset
+from ramflow.data.shard_range import check_inside, parse_range
 from ramflow.errors import UserError
 from ramflow.progress import track
 from ramflow.settings import AuditSettings
@@ -77,7 +78,8 @@ def run_part(settings: AuditSettings, *, data: Path, out: Path, shard_range: str
         UserError: as :func:`run`; or the range is not one of the set's.
     """
     dataset = Dataset(data)
-    shards = parse_range(shard_range, len(dataset.shards))
+    shards = parse_range(shard_range)
+    check_inside(shards, len(dataset.shards))
     _inspect_shards(settings, dataset, shards, out)
     return Verdict(PART_STAGE, metrics=describe(shards))
 
@@ -134,8 +136,7 @@ def run_annotations(
 def _files(annotations: Sequence[str]) -> list[tuple[str, Path]]:
     files = []
     for annotation in annotations:
-        split, separator, path = annotation.partition("=")
-        split, path = (split, path) if separator and split in SPLITS else ("train", annotation)
+        split, path = split_of(annotation)
         files.append((split, storage.fetch(path, stage.CACHE / "s3")))
     twice = [source for source, count in Counter(source_of(path) for _, path in files).items() if count > 1]
     if twice:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import polars as pl
 
+from ramflow.data.dataset import SPLITS
 from ramflow.errors import UserError
 
 PIECE_BYTES = 8 << 20
@@ -117,20 +118,10 @@ def decode(piece: Piece) -> list[Record]:
         return _decode(b"[" + read(piece.first, piece.length) + b"]", piece.path)
 
 
-def read_annotations(path: Path, piece_bytes: int = PIECE_BYTES) -> Iterator[pl.DataFrame]:
-    """All records of a file in order, as frames of some ten thousand.
-
-    Raises:
-        UserError: see :func:`pieces` and :func:`parse`; the number of a malformed record is its place in the file.
-    """
-    before = 0
-    for piece in pieces(path, piece_bytes):
-        try:
-            frame = parse(piece)
-        except MalformedRecord as error:
-            raise error.after(before) from None
-        before += len(frame)
-        yield frame
+def split_of(annotation: str) -> tuple[str, str]:
+    """Split and file of ``[SPLIT=]FILE``; train where no split is named."""
+    split, separator, path = annotation.partition("=")
+    return (split, path) if separator and split in SPLITS else ("train", annotation)
 
 
 def source_of(path: Path) -> str:

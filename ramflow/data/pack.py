@@ -21,11 +21,12 @@ import polars as pl
 
 from ramflow import storage, verdict
 from ramflow.data import dataset as ds
+from ramflow.data.annotations import split_of
 from ramflow.data.pack_verdict import MAX_MISSING, judge
 from ramflow.data.parts import PART_FILE, PIECES, Part, write_part
 from ramflow.data.plan import PLAN_FILE, Claim, Plan, read_plan
 from ramflow.data.planning import make_plan
-from ramflow.data.records import split_of
+from ramflow.data.shard_range import check_inside
 from ramflow.data.shard_writer import Job, Note, finished, missing_piece, pack_shard, packed
 from ramflow.data.sources import Match, Root, parse_root
 from ramflow.data.tables import write_tables
@@ -97,24 +98,24 @@ def pack(
     return result
 
 
-def pack_part(source: Source, shards: tuple[int, int], out: Path) -> None:
-    """Pack the shards of the plan from the first number up to, not including, the second into the part ``out``.
+def pack_part(source: Source, shards: range, out: Path) -> None:
+    """Pack these shards of the plan into the part ``out``.
 
     Raises:
         UserError: as :func:`pack`, or the plan has no such shards.
     """
-    given, (first, end) = _Given(source), shards
+    given = _Given(source)
     with storage.whole_directory(out, marker=PART_FILE, claim=given.work(shards)) as partial:
         with _nothing_left(partial):
             plan = given.planned(partial)
-            if not 0 <= first < end <= len(plan.shards):
-                raise UserError(f"--shard-range {first}:{end}: the plan has the shards 0:{len(plan.shards)}")
-        notes = _pack_shards(given, plan, partial, partial / PIECES, range(first, end))
+            check_inside(shards, len(plan.shards))
+        notes = _pack_shards(given, plan, partial, partial / PIECES, shards)
         given.tags.write(partial / ds.TAGS_FILE)
-        write_part(partial, Part(plan.digest, first, end, len(plan.shards), given.inputs, plan.matched, notes))
+        total = len(plan.shards)
+        write_part(partial, Part(plan.digest, shards.start, shards.stop, total, given.inputs, plan.matched, notes))
         shutil.rmtree(partial / WORK, ignore_errors=True)
     samples = sum(note.samples for note in notes)
-    say(f"pack: part {first}:{end} of {len(plan.shards)} shards; samples {samples}; written to {out}")
+    say(f"pack: part {shards.start}:{shards.stop} of {len(plan.shards)} shards; samples {samples}; written to {out}")
 
 
 def make_plan_only(source: Source) -> int:
@@ -134,7 +135,7 @@ class _Given:
         self.source = source
         self.tags: TagTable = read_tags(source.tags)
         self.roots: list[Root] = [parse_root(image, source.match) for image in source.images]
-        files = [split_of(a) for a in source.annotations]
+        files = [(split, Path(path)) for split, path in map(split_of, source.annotations)]
         for _, path in files:
             if not path.is_file():
                 raise UserError(f"no such annotation file: {path}")
@@ -142,12 +143,12 @@ class _Given:
         self.inputs["tags"] = storage.sha256_file(source.tags)
         self.claim = Claim(self.inputs, [root.match for root in self.roots], source.shard_bytes)
 
-    def work(self, shards: tuple[int, int] | None = None) -> dict[str, Any]:
+    def work(self, shards: range | None = None) -> dict[str, Any]:
         """What a partial output must be of to be gone on with."""
         images = [[root.match, root.address] for root in self.roots]
         plan = str(self.source.plan.resolve()) if self.source.plan else None
         return {"inputs": self.inputs, "images": images, "shard_bytes": self.source.shard_bytes, "format": ds.FORMAT,
-                "plan": plan, "shards": shards and list(shards)}  # fmt: skip
+                "plan": plan, "shards": shards and [shards.start, shards.stop]}  # fmt: skip
 
     def planned(self, partial: Path) -> Plan:
         """The plan that is kept, or the one of the partial output, made where it is not finished."""

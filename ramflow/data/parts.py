@@ -15,6 +15,7 @@ import msgspec
 from ramflow import storage, verdict
 from ramflow.data import dataset as ds
 from ramflow.data.pack_verdict import MAX_MISSING, judge
+from ramflow.data.shard_range import check_cover
 from ramflow.data.shard_writer import Note, missing_piece, packed
 from ramflow.data.tables import write_tables
 from ramflow.errors import UserError
@@ -78,24 +79,13 @@ def collect(parts: Sequence[Path], out: Path, *, max_missing: float = MAX_MISSIN
 def _read_parts(parts: Sequence[Path]) -> list[tuple[Path, Part]]:
     """Folder and content of each part, in the order of their shards."""
     found = sorted(((folder, _read_part(folder)) for folder in parts), key=lambda part: part[1].first)
-    expected, last = 0, parts[0]
     for folder, part in found:
         if part.plan != found[0][1].plan:
             raise UserError(
                 f"{folder} and {found[0][0]} are parts of different plans: other annotations, images or --shard-mb"
             )
-        if part.first < expected:
-            raise UserError(f"{folder} and {last} both have shard {part.first}: give each part once")
-        if part.first > expected:
-            raise _gap(expected, part.first, part.total)
-        expected, last = part.end, folder
-    if expected != found[0][1].total:
-        raise _gap(expected, found[0][1].total, found[0][1].total)
+    check_cover([(folder, range(part.first, part.end)) for folder, part in found], found[0][1].total, "pack")
     return found
-
-
-def _gap(first: int, end: int, total: int) -> UserError:
-    return UserError(f"no part has the shards {first}:{end} of {total}: pack them with --shard-range {first}:{end}")
 
 
 def _read_part(folder: Path) -> Part:

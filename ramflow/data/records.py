@@ -24,14 +24,6 @@ class Piece(msgspec.Struct, frozen=True):
     records: int
 
 
-def split_of(annotation: str) -> tuple[str, Path]:
-    """Split and file of ``[SPLIT=]FILE``; train where no split is named."""
-    split, separator, path = annotation.partition("=")
-    if separator and split in SPLITS:
-        return split, Path(path)
-    return "train", Path(annotation)
-
-
 def piece_path(folder: Path, number: int) -> Path:
     """The file of a piece, by its place in the order of all records."""
     return folder / f"{number:06d}.parquet"
@@ -51,7 +43,8 @@ def json_pass(annotations: Sequence[str], out: Path, workers: int) -> list[Piece
         UserError: a file is missing or damaged, a record is malformed, or there is no record at all.
     """
     out.mkdir(parents=True)
-    files = sorted((split_of(a) for a in annotations), key=lambda file: SPLITS.index(file[0]))
+    given = sorted(map(an.split_of, annotations), key=lambda file: SPLITS.index(file[0]))
+    files = [(split, Path(path)) for split, path in given]
     total = sum(-(-path.stat().st_size // an.PIECE_BYTES) for _, path in files if path.is_file())
     owners: list[int] = []
     done: list[Piece] = []

@@ -11,13 +11,15 @@ from PIL import Image, ImageFilter
 
 from benchmarks.pictures import photo
 from ramflow.audit import images as audited
-from ramflow.audit.checks import BY_ID
+from ramflow.audit.checks import KINDS
 from ramflow.audit.images import Row, inspect
 from ramflow.data import images
 from ramflow.data.dataset import Dataset
 from ramflow.errors import UserError
 from ramflow.settings import AuditSettings
 from tests.conftest import draw
+
+BY_ID = {kind.id: kind for kind in KINDS}
 
 SETTINGS = AuditSettings(max_image_pixels=1_000_000)
 UNUSABLE = {

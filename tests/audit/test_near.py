@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ramflow.audit import near
-from ramflow.audit.near import near_groups, near_pairs
+from ramflow.audit.near import near_pairs
 
 ONE = np.uint64(1)
 
@@ -74,8 +74,6 @@ def test_copies_are_paired_with_the_first_of_them_only():
     a, b, far = np.uint64(0), np.uint64(0b111), np.uint64(2**64 - 1)
     hashes = np.array([b, far, a, b, a, b], np.uint64)
     assert pairs(hashes, 3) == [(0, 2, 3), (0, 3, 0), (0, 5, 0), (2, 4, 0)]
-    assert near_groups(hashes, 3).tolist() == [0, 1, 0, 0, 0, 0]
-    assert near_groups(hashes, 2).tolist() == [0, 1, 2, 0, 2, 0]
 
 
 def test_many_copies_make_few_pairs():
@@ -87,40 +85,3 @@ def test_many_copies_make_few_pairs():
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_to_pair(count):
     assert pairs(random(count), 4) == []
-    assert near_groups(random(count), 4).tolist() == list(range(count))
-
-
-def test_groups_are_the_chains_of_pairs():
-    hashes = np.concatenate([HARD["planted"], HARD["planted"][:50]])
-    group = list(range(len(hashes)))
-
-    def root(n: int) -> int:
-        while group[n] != n:
-            n = group[n]
-        return n
-
-    for i, j, _ in every_pair(hashes, 4):
-        a, b = sorted((root(i), root(j)))
-        group[b] = a
-    assert near_groups(hashes, 4).tolist() == [root(n) for n in range(len(hashes))]
-
-
-def test_a_long_chain_is_one_group():
-    chain = np.array([(1 << n) - 1 for n in range(65)], np.uint64)  # each one bit from the next
-    assert set(near_groups(np.random.default_rng(0).permutation(chain), 1).tolist()) == {0}
-
-
-def test_most_hashes_are_never_compared(monkeypatch):
-    compared = 0
-    real = near._near
-
-    def counted(order, hashes, i, j, radius):
-        nonlocal compared
-        compared += len(i)
-        return real(order, hashes, i, j, radius)
-
-    monkeypatch.setattr(near, "_near", counted)
-    for count in (50_000, 200_000):
-        compared = 0
-        near_pairs(random(count), 4)
-        assert compared < 100 * count  # all with all would be 25,000 and 100,000 times the count

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from ramflow.data.annotations import MalformedRecord, parse, pieces, read_annotations, source_of
+from ramflow.data.annotations import MalformedRecord, parse, pieces, source_of, split_of
 from ramflow.errors import UserError
 
 EMPTY = {"caption": [], "union_label_id": [], "parse_label_id": []}
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_one_line_with_its_name(tmp_path, content, says):
     path = tmp_path / "coco.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as refused:
-        list(read_annotations(path))
+        read(path)
     assert str(path) in str(refused.value) and says in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -115,17 +115,25 @@ def test_a_damaged_file_is_one_line_with_its_name(tmp_path, content, says):
 @pytest.mark.parametrize("name", ["gone.json", "."])
 def test_no_such_file(tmp_path, name):
     with pytest.raises(UserError, match="no such annotation file"):
-        list(read_annotations(tmp_path / name))
+        read(tmp_path / name)
 
 
-def test_a_malformed_record_far_down_is_named_by_its_place_in_the_file(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps([{"image_path": f"{i}.jpg"} for i in range(900)] + [{"image_path": 7}]))
-    error = MalformedRecord(path, 3, "Expected `str`, got `int`")
-    assert str(pickle.loads(pickle.dumps(error)).after(10)) == f"{path}: record 13 (from 0): Expected `str`, got `int`"
-    frames = read_annotations(path, 4096)
-    with pytest.raises(UserError, match=r"record 900 \(from 0\): Expected `str`, got `int`"):
-        list(frames)
+def test_a_malformed_record_travels_and_is_numbered_from_the_start_of_the_file(tmp_path):
+    error = pickle.loads(pickle.dumps(MalformedRecord(tmp_path / "a.json", 3, "Expected `str`, got `int`")))
+    assert str(error.after(10)) == f"{tmp_path / 'a.json'}: record 13 (from 0): Expected `str`, got `int`"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a.json", ("train", "a.json")),
+        ("test=a.json", ("test", "a.json")),
+        ("x=a.json", ("train", "x=a.json")),
+        ("validation=s3://bucket/a.json", ("validation", "s3://bucket/a.json")),
+    ],
+)
+def test_a_file_may_name_its_split(given, meant):
+    assert split_of(given) == meant
 
 
 def test_a_record_without_end_is_no_endless_read(tmp_path, monkeypatch):

@@ -196,7 +196,7 @@ def test_the_plan_alone_prints_the_number_of_shards(mixed, tmp_path, capsys):
         ([*GIVEN, "--plan", "p", "--shard-range", "0:1"], "pack needs --out too"),
         ([*GIVEN, "--out", "o", "--workers", "0"], "--workers 0"),
         ([*GIVEN, "--out", "o", "--max-missing", "2"], "--max-missing 2.0"),
-        ([*GIVEN, "--out", "o", "--shard-range", "3"], "--shard-range 3: two numbers A:B are expected"),
+        ([*GIVEN, "--out", "o", "--shard-range", "3"], "--shard-range 3: FIRST:END is expected"),
         (["--parts", "p"], "pack needs --out too"),
         (["--parts", "p", "--out", "o", "--tags", "t"], "leave out --tags"),
         (["--parts", "p", "--out", "o"], "p is not a part, it has no part.json"),
