@@ -14,10 +14,10 @@ from ramflow.audit.benchmarks import read_benchmarks
 from ramflow.audit.captions import write_shared_captions
 from ramflow.audit.checks import KINDS, Needs
 from ramflow.audit.findings import Findings, Store, found
-from ramflow.audit.paths import OUTSIDE
 from ramflow.audit.quarantine import Quarantine
 from ramflow.audit.subject import Compared, Subject
 from ramflow.audit.summary import FINDINGS_FILE, checks
+from ramflow.data.annotations import OUTSIDE
 from ramflow.data.audited import QUARANTINE_FILE, TAG_COUNTS_FILE, TAG_STATUS_FILE
 from ramflow.data.dataset import SPLITS
 from ramflow.settings import AuditSettings

@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from ramflow.audit.findings import faults
-
-OUTSIDE = r"^(?:[/\\]|[A-Za-z]:[/\\])|(?:^|[/\\])\.\.(?:[/\\]|$)"
+from ramflow.data.annotations import OUTSIDE
 
 
 def find(paths: pl.Series) -> pl.DataFrame:

@@ -42,6 +42,10 @@ LONE_SURROGATE = re.compile(
 )
 
 
+OUTSIDE = r"^(?:[/\\]|[A-Za-z]:[/\\])|(?:^|[/\\])\.\.(?:[/\\]|$)"
+"""An ``image_path`` that is absolute, as on Unix or Windows, or leaves the folder of images, which it ignores (F45)."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One image of an annotation file.
 

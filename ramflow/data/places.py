@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ramflow.data.annotations import OUTSIDE
 from ramflow.data.image_index import Indexed
 from ramflow.data.joins import join_by_key
 from ramflow.data.sources import NOT_THERE, Root
@@ -24,14 +25,14 @@ Bools = npt.NDArray[np.bool_]
 
 NOT_FOUND = NOT_THERE[errno.ENOENT]
 NOT_REGULAR = "not a regular file"
-OUTSIDE = "the path is absolute or leaves the folder of images"
+LEAVES = "the path is absolute or leaves the folder of images"
 NUL = "the path holds a NUL character"
 SEVERAL_SIZES = "ambiguous: files of different sizes have this path"
 SEVERAL_IMAGES = "ambiguous: several images have one of its captions"
 SEVERAL_RECORDS = "ambiguous: several records have the caption of its image"
 NO_CAPTION = "no image has one of its captions"
 REASONS = (
-    "", *NOT_THERE.values(), NOT_REGULAR, OUTSIDE, NUL, SEVERAL_SIZES, SEVERAL_IMAGES, SEVERAL_RECORDS, NO_CAPTION
+    "", *NOT_THERE.values(), NOT_REGULAR, LEAVES, NUL, SEVERAL_SIZES, SEVERAL_IMAGES, SEVERAL_RECORDS, NO_CAPTION
 )  # fmt: skip
 """Why a record has no image; kept as its number here."""
 
@@ -77,7 +78,7 @@ class Places:
         self.refuse(rows[other], SEVERAL_SIZES)
 
 
-FOR_GOOD = [REASONS.index(why) for why in (OUTSIDE, NUL, SEVERAL_SIZES)]
+FOR_GOOD = [REASONS.index(why) for why in (LEAVES, NUL, SEVERAL_SIZES)]
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,7 @@ class _Looked:
 def refuse_bad_paths(places: Places, pieces: Sequence[Path]) -> None:
     """Refuse the records (Parquet files) whose path is absolute, leaves its folder or holds a NUL."""
     path = pl.col("image_path")
-    outside = path.str.starts_with("/") | path.str.contains(r"(^|/)\.\.(/|$)")
-    for bad, why in ((outside, OUTSIDE), (path.str.contains("\0", literal=True), NUL)):
+    for bad, why in ((path.str.contains(OUTSIDE), LEAVES), (path.str.contains("\0", literal=True), NUL)):
         rows = scan_records(pieces).filter(bad).select("row").collect(engine="streaming")
         places.refuse(rows["row"].to_numpy(), why)
 

@@ -70,7 +70,7 @@ def run(
     scores = _score(trained, dataset, samples, settings, "evaluate")
     from_scratch = _score(load_model(scratch), dataset, samples, settings, "evaluate from scratch") if scratch else None
     thresholds = np.array(trained.tags.thresholds)
-    frequency = _tag_frequencies(dataset, audit)
+    frequency = np.array(tags.counts) / len(usable_samples(dataset, audit, "train"))
     result = Result(
         tags=tags,
         scores=scores,
@@ -98,18 +98,6 @@ def _score(
     if not scores.samples:
         raise UserError(f"{dataset.directory}: no readable image in the test split: run audit again")
     return scores
-
-
-def _tag_frequencies(dataset: Dataset, audit: Path) -> Floats:
-    """Share of training images with each tag: the score that the tag-frequency baseline gives to every image."""
-    usable, split = usable_samples(dataset, audit, "train"), dataset.splits["train"]
-    left_out = np.setdiff1d(np.arange(split.start, split.stop), usable, assume_unique=True)
-    rows = dataset.scan().slice(split.start, len(split)).filter(~pl.col("sample").is_in(left_out.tolist()))
-    found = rows.select(pl.col("union_tags").explode().drop_nulls()).group_by("union_tags").len()
-    counts = np.zeros(len(dataset.tags))
-    for tag, count in found.collect(engine="streaming").iter_rows():
-        counts[tag] = count
-    return counts / len(usable)
 
 
 def _evaluation(result: Result) -> dict[str, Any]:
