@@ -8,7 +8,8 @@ from tests.components.small import ROOT
 HEAD = """# The checks of the audit
 
 Ids are stable. An *error* above its limit makes the verdict a no and stops what follows, a *warning* is
-shown, *info* is a fact. Every failing row is in `findings.parquet`. Limits are settings of the section `audit` (`ramflow settings`).
+shown, *info* is a fact. Every failing row is in `findings.parquet`. Limits are settings of `audit` (`ramflow
+settings`).
 
 | id | severity | what is found | what to do | quarantined | made |
 | --- | --- | --- | --- | --- | --- |

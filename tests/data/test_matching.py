@@ -16,7 +16,7 @@ from ramflow.data import joins
 from ramflow.data.dataset import Dataset
 from ramflow.data.normalise import normalised
 from ramflow.data.pack import pack
-from ramflow.data.places import NO_CAPTION, OUTSIDE, SEVERAL_IMAGES, SEVERAL_RECORDS
+from ramflow.data.places import LEAVES, NO_CAPTION, SEVERAL_IMAGES, SEVERAL_RECORDS
 from ramflow.verdict import read_verdict
 
 
@@ -201,7 +201,7 @@ def test_roots_by_path_and_by_caption_together(match, download, images_dir, reco
 
 def test_a_path_that_leaves_the_folder_stays_missing(match, download):
     bad = {"image_path": "/data/0.jpg", "caption": ["a dog"]}
-    assert match([bad, record(1, "a cat")], download("a dog", "a cat")) == ({1: "image 1"}, {0: OUTSIDE})
+    assert match([bad, record(1, "a cat")], download("a dog", "a cat")) == ({1: "image 1"}, {0: LEAVES})
 
 
 def one_by_one(records, images):
