@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ramflow import storage, verdict
 from ramflow.data.dataset import DATASET_FILE
+from ramflow.data.remote import fetch_dataset_tables
 from ramflow.errors import UserError
 from ramflow.settings import Section
 from ramflow.verdict import Verdict
@@ -131,7 +132,7 @@ def open_inputs(
 
 def _local(name: str, path: str) -> Path:
     if name == "data" and storage.is_remote(path):
-        return storage.fetch_dataset_tables(path, CACHE / "s3")
+        return fetch_dataset_tables(path, CACHE / "s3")
     return storage.fetch(path, CACHE / "s3")
 
 

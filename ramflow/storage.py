@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ramflow.errors import NoSuchObject, UserError
+from ramflow.errors import UserError
 from ramflow.locks import locked
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 CLAIM = ".claim.json"
-DATASET_FILE = "dataset.json"
-VERDICT_FILE = "verdict.json"
-SHARDS_FILE = "shards.json"
 CHUNK = 1 << 20
 
 
@@ -133,74 +130,35 @@ def fetch(path: str | Path, cache: Path) -> Path:
 
     bucket, prefix = split_address(str(path))
     store, local = Store(), cache / bucket / prefix
-    with locked(_lock_of(local, cache)):
+    with locked(lock_of(local, cache)):
         keys = [key for key, _ in store.objects(bucket, prefix) if _is_below(key, prefix)]
         if not keys:
             raise UserError(f"no such object or prefix: {path}")
-        _remove_others(local, {cache / bucket / key for key in keys})
+        remove_others(local, {cache / bucket / key for key in keys})
         for key in keys:
-            _download(store, bucket, key, cache / bucket / key)
+            download(store, bucket, key, cache / bucket / key)
     return local
-
-
-def fetch_dataset_tables(address: str, cache: Path) -> Path:
-    """A local folder with all of a packed dataset but its shards, which stay where its ``shards.json`` says.
-
-    A file that is there already, with the digest that ``dataset.json`` lists, is not fetched again.
-
-    Raises:
-        UserError: no packed dataset is there, or the store refuses.
-    """
-    from ramflow.s3 import Store
-
-    bucket, prefix = split_address(address.rstrip("/"))
-    store, local = Store(), cache / bucket / prefix
-    with locked(_lock_of(local, cache)):
-        try:
-            _download(store, bucket, f"{prefix}/{VERDICT_FILE}", local / VERDICT_FILE)
-        except NoSuchObject:
-            (local / VERDICT_FILE).unlink(missing_ok=True)
-        try:
-            _download(store, bucket, f"{prefix}/{DATASET_FILE}", local / DATASET_FILE)
-        except NoSuchObject:
-            raise UserError(f"{address} is not a packed dataset: it has no {DATASET_FILE}") from None
-        tables = _tables_of(local / DATASET_FILE, address)
-        for name, digest in tables.items():
-            if not (local / name).is_file() or sha256_file(local / name) != digest:
-                _download(store, bucket, f"{prefix}/{name}", local / name, digest)
-        with whole_file(local / SHARDS_FILE) as temporary:
-            temporary.write_text(json.dumps({"address": f"s3://{bucket}/{prefix}"}) + "\n", encoding="utf-8")
-        _remove_others(local, {local / name for name in (DATASET_FILE, VERDICT_FILE, SHARDS_FILE, *tables)})
-    return local
-
-
-def _tables_of(path: Path, address: str) -> dict[str, str]:
-    """Digest of every file that ``dataset.json`` lists and that is not a shard."""
-    try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        if all(Path(name).name == name and digest.startswith("sha256:") for name, digest in files.items()):
-            return {name: digest for name, digest in files.items() if not name.endswith(".tar")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{address}/{DATASET_FILE} is damaged: pack the dataset again")
 
 
 def _is_below(key: str, prefix: str) -> bool:
     return (key == prefix or key.startswith(prefix.rstrip("/") + "/")) and not key.endswith("/")
 
 
-def _remove_others(directory: Path, wanted: set[Path]) -> None:
+def remove_others(directory: Path, wanted: set[Path]) -> None:
+    """Remove the files below ``directory`` that are not ``wanted``."""
     for path in directory.rglob("*"):
         if path.is_file() and path not in wanted:
             path.unlink()
 
 
-def _download(store: Store, bucket: str, key: str, place: Path, digest: str | None = None) -> None:
+def download(store: Store, bucket: str, key: str, place: Path, digest: str | None = None) -> None:
+    """Copy an object to ``place``, whole or not at all; it has the ``digest`` (``sha256:...``) where one is given."""
     with whole_file(place) as temporary, temporary.open("wb") as file:
         store.get(bucket, key, file, sha256=digest and digest.removeprefix("sha256:"))
 
 
-def _lock_of(local: Path, cache: Path) -> Path:
+def lock_of(local: Path, cache: Path) -> Path:
+    """The lock file of those who write into the copy ``local`` below ``cache``."""
     return cache / "locks" / hashlib.sha256(str(local).encode()).hexdigest()
 
 

@@ -28,6 +28,8 @@ DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
 MISSING_FILE = "missing.parquet"
 TAGS_FILE = "tags.csv"
+SHARDS_FILE = "shards.json"
+"""Says where the shards are, in a local copy of the tables of a set in S3."""
 SPLITS = ("train", "validation", "test")
 FORMAT = 2
 
@@ -203,7 +205,7 @@ class Dataset:
 
 
 def _cache(directory: Path, digests: dict[str, str]) -> ShardCache | None:
-    path = directory / storage.SHARDS_FILE
+    path = directory / SHARDS_FILE
     if not path.is_file():
         return None
     from ramflow.data.cache import ShardCache

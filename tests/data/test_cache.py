@@ -22,9 +22,10 @@ from ramflow import stage
 from ramflow.cli import main
 from ramflow.data.cache import ShardCache
 from ramflow.data.dataset import Dataset
+from ramflow.data.remote import fetch_dataset_tables
 from ramflow.data.shards import ShardReader
 from ramflow.errors import UserError
-from ramflow.storage import fetch_dataset_tables, publish, sha256_bytes
+from ramflow.storage import publish, sha256_bytes
 
 SIZE = 50_000
 NAMES = [f"train-{n:05d}.tar" for n in range(4)]

@@ -20,10 +20,11 @@ from torch.utils.data import dataloader
 from ramflow.data.cache import ShardCache
 from ramflow.data.dataset import Dataset
 from ramflow.data.order import Order
+from ramflow.data.remote import fetch_dataset_tables
 from ramflow.data.vectors import CaptionVectors
 from ramflow.errors import UserError
 from ramflow.settings import TrainSettings
-from ramflow.storage import fetch_dataset_tables, publish
+from ramflow.storage import publish
 from ramflow.train.samples import Batch, Requests, TrainingSamples, batches
 from ramflow.train.stage import check_cache
 from tests.train import artifacts
