@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ramflow.errors import UserError
+from ramflow.storage import sha256_file
 from ramflow.tags import TagTable, read_tags
 
 UPSTREAM = Path(__file__).parents[2] / "shared" / "reference" / "recognize-anything"
@@ -96,3 +98,61 @@ def test_no_such_list(tmp_path):
 def test_upstreams_lists(name, count, twice):
     table = read_tags(UPSTREAM / name)
     assert len(table) == count and table.duplicates() == twice
+
+
+FULL = TagTable(
+    ["cat", "dog", "cow"],
+    thresholds=[0.5, 1.0, 0.25],
+    chinese=["猫 ", "狗", "母牛"],
+    descriptions=[['a "cat", purring\nsoftly', "猫"], [], ["a cow"]],
+)
+
+
+def test_every_column_comes_back_and_only_filled_ones_are_written(tmp_path):
+    FULL.write(tmp_path / "tags.csv")
+    assert read_tags(tmp_path / "tags.csv") == FULL
+    assert (tmp_path / "tags.csv").read_text().splitlines()[0] == "id,name,count,status,threshold,chinese,descriptions"
+    assert TagTable(["cat", "dog"]).csv() == "id,name,count,status,threshold\n0,cat,,,\n1,dog,,,\n"
+
+
+def test_a_cell_of_many_descriptions_is_read(tmp_path):
+    long = TagTable(["cat"], descriptions=[["word " * 9000] * 10])
+    long.write(tmp_path / "tags.csv")
+    assert read_tags(tmp_path / "tags.csv") == long
+
+
+def test_the_table_digest_is_that_of_the_file_and_of_every_column(tmp_path):
+    FULL.write(tmp_path / "tags.csv")
+    assert FULL.table_digest == sha256_file(tmp_path / "tags.csv")
+    changed = [replace(FULL, chinese=[]), replace(FULL, thresholds=[]), replace(FULL, descriptions=[]),
+               replace(FULL, status=["", "dropped", ""]), FULL.with_counts([1, 2, 3], 2)]  # fmt: skip
+    assert len({table.table_digest for table in [FULL, *changed]}) == 6
+    assert {table.digest for table in changed} == {FULL.digest}
+
+
+def test_a_dropped_tag_stays_dropped_whatever_is_counted(tmp_path):
+    table = replace(FULL, status=["", "dropped", ""])
+    for counts in ([0, 9, 1], [5, 0, 5]):
+        counted = table.with_counts(counts, rare_below=2)
+        assert counted.status[1] == "dropped" and counted.dropped == [1] and counted.dropped_names == ["dog"]
+        assert "dog" not in counted.missing and counted.counts == counts
+        counted.write(tmp_path / "tags.csv")
+        assert read_tags(tmp_path / "tags.csv") == counted and counted.without_counts() == table
+    assert FULL.with_counts([1, 1, 1], 2).without_counts() == FULL
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("0,cat,,,1.5,,", "a threshold is not in 0 to 1"),
+        ("0,cat,,,nan,,", "a threshold is not in 0 to 1"),
+        ("0,cat,,dropped,,,", "every tag is dropped"),
+        ('0,cat,,,,,"[""a"", 3]"', "Expected `str`, got `int`"),
+        ("0,cat,,,,,a cat", "is not a tag table"),
+        ("0,cat,1,present,,,\n1,dog,1,,,,", "a column is filled in part"),
+    ],
+)
+def test_a_bad_cell_is_one_line(tag_file, row, says):
+    with pytest.raises(UserError, match=says) as refused:
+        read_tags(tag_file(f"id,name,count,status,threshold,chinese,descriptions\n{row}\n"))
+    assert "\n" not in str(refused.value)

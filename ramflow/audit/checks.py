@@ -97,6 +97,8 @@ KINDS = (
          "training reads union_label_id only: add them there"),
     Kind("tags.no_union", "warning", "record", "have no tags",
          "training sees them as images without any tag: add tags or leave them out"),
+    Kind("tags.dropped", "warning", "record", "have ids of tags that the list marks as dropped",
+         "training and scoring ignore them; `ramflow tags drop --annotations` writes the annotations without them"),
     Kind("tags.missing", "warning", "tag", "have no training image",
          "they keep their ids, marked missing in tag_status.csv; above audit.max_missing_tags_share this is an error"),
     Kind("tags.rare", "info", "tag", "have fewer training images than audit.rare_below",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def _find_in_set(settings: AuditSettings, subject: Subject, compared: Compared, 
 
 
 def _tag_status(settings: AuditSettings, subject: Subject, quarantine: Quarantine, single: Findings) -> TagTable:
-    """The tag list with the images of the train split that are not quarantined.
+    """The tag list, but for its descriptions, with the images of the train split that are not quarantined.
 
     ``single`` are the findings of single records: what they quarantine is not among the counts of the tally.
     """
@@ -107,7 +107,7 @@ def _tag_status(settings: AuditSettings, subject: Subject, quarantine: Quarantin
         for sample in np.flatnonzero(also[train.start : train.stop]) + train.start:
             ids = np.unique(subject.dataset.union_tags(int(sample)))
             positives[ids[(ids >= 0) & (ids < len(positives))]] -= 1
-    return subject.tags.with_counts(positives.tolist(), settings.rare_below)
+    return replace(subject.tags.with_counts(positives.tolist(), settings.rare_below), descriptions=[])
 
 
 def _compare(settings: AuditSettings, subject: Subject, compared: Compared, table: TagTable) -> Outcome:
@@ -150,6 +150,7 @@ def _metrics(subject: Subject, quarantine: Quarantine, table: TagTable) -> dict[
         "tags": len(table),
         "missing_tags": table.status.count("missing"),
         "rare_tags": table.status.count("rare"),
+        **({"dropped_tags": len(table.dropped)} if table.dropped else {}),
         f"{kind}_per_split": each,
         "sources": subject.sources,
         "long_tail": tag_list.long_tail(table),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -43,15 +44,15 @@ class Inspected(NamedTuple):
     unusable: int
 
 
-def inspect_unit(unit: Unit, settings: AuditSettings, tag_count: int) -> Inspected:
-    """Run every check of single records on a unit.
+def inspect_unit(unit: Unit, settings: AuditSettings, tag_count: int, dropped: Sequence[int] = ()) -> Inspected:
+    """Run every check of single records on a unit; the tag list has ``tag_count`` tags, some ids of it ``dropped``.
 
     Raises:
         UserError: it cannot be read: a shard is gone or cut off, an annotation file is damaged.
     """
     check_stopped()
     records = unit.read()
-    of_tags, counted = tags.find(records, tag_count)
+    of_tags, counted = tags.find(records, tag_count, dropped)
     failures = [*text.find(records, settings), *of_tags, paths.find(records.paths)]
     samples = pl.DataFrame({"image_path": records.paths, "path": records.paths.hash()})
     if isinstance(unit, SampleUnit):

@@ -26,7 +26,7 @@ from ramflow.data.shard_range import check_inside, parse_range
 from ramflow.errors import UserError
 from ramflow.progress import track
 from ramflow.settings import AuditSettings
-from ramflow.tags import read_tags
+from ramflow.tags import TagTable, read_tags
 from ramflow.verdict import Verdict
 from ramflow.workers import map_in_order
 
@@ -87,7 +87,7 @@ def run_part(settings: AuditSettings, *, data: Path, out: Path, shard_range: str
 def _inspect_shards(settings: AuditSettings, dataset: Dataset, shards: range, directory: Path) -> Part:
     chosen = dataset.shards[shards.start : shards.stop]
     ranges = sample_ranges(chosen)
-    look = partial(inspect_unit, settings=settings, tag_count=len(dataset.tags))
+    look = partial(inspect_unit, settings=settings, tag_count=len(dataset.tags), dropped=dataset.tags.dropped)
     results = map_in_order(look, sample_units(dataset, ranges), settings.workers, chunk=1)
     writer = PartWriter(directory, chosen[0].first if chosen else 0)
     for result in track(results, "audit: 512 images at a time", len(ranges)):
@@ -124,7 +124,7 @@ def run_annotations(
     files = _files(annotations)
     table = read_tags(tags)
     with _work_in(out) as work:
-        ranges, part = _inspect_files(settings, files, len(table), work / "part")
+        ranges, part = _inspect_files(settings, files, table, work / "part")
         subject = Subject([part], ranges, table)
         verdict = conclude(settings, subject, Compared(None, previous, thresholds, embeddings), out, work)
     verdict.inputs = {
@@ -145,12 +145,12 @@ def _files(annotations: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def _inspect_files(
-    settings: AuditSettings, files: Sequence[tuple[str, Path]], tag_count: int, directory: Path
+    settings: AuditSettings, files: Sequence[tuple[str, Path]], table: TagTable, directory: Path
 ) -> tuple[list[Range], Part]:
     units = piece_units(files)
     writer = PartWriter(directory)
     firsts: dict[Path, int] = {}
-    results = _in_order(settings, units, tag_count, firsts, writer)
+    results = _in_order(settings, units, table, firsts, writer)
     for unit, result in track(results, "audit: 8 MiB at a time", len(units)):
         first = firsts.setdefault(unit.piece.path, writer.rows)
         number = pl.col("sample") + writer.rows - first
@@ -161,9 +161,9 @@ def _inspect_files(
 
 
 def _in_order(
-    settings: AuditSettings, units: Sequence[PieceUnit], tag_count: int, firsts: dict[Path, int], writer: PartWriter
+    settings: AuditSettings, units: Sequence[PieceUnit], table: TagTable, firsts: dict[Path, int], writer: PartWriter
 ) -> Iterator[tuple[PieceUnit, Inspected]]:
-    look = partial(inspect_unit, settings=settings, tag_count=tag_count)
+    look = partial(inspect_unit, settings=settings, tag_count=len(table), dropped=table.dropped)
     try:
         yield from zip(units, map_in_order(look, units, settings.workers, chunk=1), strict=True)
     except MalformedRecord as error:

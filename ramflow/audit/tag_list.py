@@ -22,17 +22,25 @@ from ramflow.tags import TagTable
 def find_in_list(table: TagTable) -> list[pl.LazyFrame]:
     """Tags that are missing, rare, or have the name of another (``FOUND_SCHEMA``); their images are counted."""
     tags = list(zip(table.names, table.counts, table.status, strict=True))
-    twice = set(table.duplicates())
     return [
         without_sample("tags.missing", [name for name, _, status in tags if status == "missing"]),
         without_sample("tags.rare", [f"{name}: {count} images" for name, count, status in tags if status == "rare"]),
-        without_sample("tags.duplicate_name", [f"{n}: id {i}" for i, n in enumerate(table.names) if n in twice]),
+        without_sample("tags.duplicate_name", _on_several_lines(table)),
     ]
 
 
+def _on_several_lines(table: TagTable) -> list[str]:
+    """Names that several tags have which are not dropped, with their ids."""
+    dropped = set(table.dropped)
+    used = [(i, name) for i, name in enumerate(table.names) if i not in dropped]
+    twice = set(TagTable([name for _, name in used]).duplicates())
+    return [f"{name}: id {i}" for i, name in used if name in twice]
+
+
 def long_tail(table: TagTable) -> dict[str, int]:
-    """How uneven the tags are: most and median images a tag, and how few tags have half and 90 % of all."""
-    counts = np.sort(np.array(table.counts, dtype=np.int64))[::-1]
+    """How uneven the tags are that are not dropped: most and median images a tag, how few have half and 90 % of all."""
+    used = np.delete(np.array(table.counts, dtype=np.int64), table.dropped)
+    counts = np.sort(used)[::-1]
     sums = np.cumsum(counts)
     total = int(sums[-1])
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -15,12 +17,13 @@ TABLE = 1 << 20
 """Entries of the table that ids are marked in: it stays in the processor's cache."""
 
 
-def find(records: Records, tags: int) -> tuple[list[pl.DataFrame], Mask]:
+def find(records: Records, tags: int, dropped: Sequence[int] = ()) -> tuple[list[pl.DataFrame], Mask]:
     """Failures of every check, at most one a record and check; and which ids of the union count.
 
     Args:
         records: the records.
         tags: length of the tag list that the ids point into.
+        dropped: ids that the list marks as dropped: no error, but a record that has no others has no tags.
 
     Returns:
         Failures (``FAULT_SCHEMA``), and a mask over ``records.union``: inside the list, and named the first time.
@@ -32,14 +35,18 @@ def find(records: Records, tags: int) -> tuple[list[pl.DataFrame], Mask]:
     misaligned = np.flatnonzero((lists > 0) & (lists != captions))
     both = pl.DataFrame({"lists": lists[misaligned], "captions": captions[misaligned]})
     counted = both.select(pl.format("{} lists of parsed tags for {} captions", "lists", "captions")).to_series()
-    without = np.flatnonzero(np.bincount(union.rows, minlength=len(records)) == 0)
+    unused = np.isin(ids, np.asarray(dropped, dtype=np.int64))
+    without = np.flatnonzero(np.bincount(union.rows[~unused[: len(union.ids)]], minlength=len(records)) == 0)
+    of_union = np.bincount(union.rows, minlength=len(records))[without]
+    why = pl.Series(["union_label_id has dropped tags only" if n else "union_label_id is empty" for n in of_union])
     failures = [
         _listing("tags.out_of_range", rows, ids, ids >= tags, f"ids {{}}; the last of the tag list is {tags - 1}"),
         _listing("tags.negative", rows, ids, ids < 0, "ids {}"),
         _listing("tags.duplicate_id", *union, repeated, "ids {} in union_label_id"),
         faults("tags.parse_misaligned", misaligned, counted),
         _listing("tags.parsed_not_in_union", *parsed, lacking, "ids {}"),
-        faults("tags.no_union", without, "union_label_id is empty"),
+        faults("tags.no_union", without, why),
+        _listing("tags.dropped", rows, ids, unused, "ids {}"),
     ]
     return failures, ~repeated & _inside(union.ids, tags)
 

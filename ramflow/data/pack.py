@@ -71,7 +71,7 @@ def pack(
         annotations: ``FILE`` or ``SPLIT=FILE``, where SPLIT is train (the default), validation or test.
         images: ``ROOT``, ``path=ROOT`` or ``caption=ROOT``, one or several: a folder, a tar, or an s3:// address of
             either. A file that is in several with one size is taken from the first; with several sizes it is missing.
-        tags: the tag list that the ids point into.
+        tags: the tag list that the ids point into; all columns of a table are kept, but for counts.
         out: the dataset directory; appears whole, or stays as ``out.partial`` for the next run to go on with.
         shard_bytes: a shard is closed when its images reach this many bytes.
         match: how the images of a root that does not say belong to records.
@@ -133,7 +133,7 @@ class _Given:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.tags: TagTable = read_tags(source.tags)
+        self.tags: TagTable = read_tags(source.tags).without_counts()
         self.roots: list[Root] = [parse_root(image, source.match) for image in source.images]
         files = [(split, Path(path)) for split, path in map(split_of, source.annotations)]
         for _, path in files:

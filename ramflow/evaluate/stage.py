@@ -38,7 +38,7 @@ SCORES_FILE = "scores.safetensors"
 
 @dataclass(frozen=True)
 class Result:
-    """Everything measured on the test split; arrays are a tag each."""
+    """Everything measured on the test split; arrays are a tag each, and ``ap`` is NaN for dropped tags."""
 
     tags: TagTable
     scores: Scores
@@ -49,8 +49,13 @@ class Result:
     thresholds: Floats
 
     @property
+    def used(self) -> npt.NDArray[np.intp]:
+        """Indices of the tags that are not dropped."""
+        return np.delete(np.arange(len(self.tags)), self.tags.dropped)
+
+    @property
     def scored(self) -> npt.NDArray[np.intp]:
-        """Indices of the tags that have positives."""
+        """Indices of the tags that have positives and are not dropped."""
         return np.flatnonzero(~np.isnan(self.ap))
 
 
@@ -71,12 +76,13 @@ def run(
     from_scratch = _score(load_model(scratch), dataset, samples, settings, "evaluate from scratch") if scratch else None
     thresholds = np.array(trained.tags.thresholds)
     frequency = np.array(tags.counts) / len(usable_samples(dataset, audit, "train"))
+    used = np.array([status != "dropped" for status in tags.status])
     result = Result(
         tags=tags,
         scores=scores,
-        ap=average_precisions(scores.scores, scores.targets),
-        scratch_ap=average_precisions(from_scratch.scores, from_scratch.targets) if from_scratch else None,
-        frequency_ap=average_precisions(np.tile(frequency, (len(scores.samples), 1)), scores.targets),
+        ap=average_precisions(scores.scores, scores.targets & used),
+        scratch_ap=average_precisions(from_scratch.scores, from_scratch.targets & used) if from_scratch else None,
+        frequency_ap=average_precisions(np.tile(frequency, (len(scores.samples), 1)), scores.targets & used),
         at=at_thresholds(scores.scores, scores.targets, thresholds),
         thresholds=thresholds,
     )
@@ -101,29 +107,31 @@ def _score(
 
 
 def _evaluation(result: Result) -> dict[str, Any]:
-    scored, at = result.scored, result.at
-    precision, recall, f1 = pooled(result.scores.scores, result.scores.targets, result.thresholds)
+    used, scored, at = result.used, result.scored, result.at
+    scores = result.scores
+    precision, recall, f1 = pooled(scores.scores[:, used], scores.targets[:, used], result.thresholds[used])
     scratch = result.scratch_ap
     return {
         "metrics": {
             "mAP": mean_average_precision(result.ap),
-            "mAP_public": mean_average_precision_public(result.ap),
+            "mAP_public": mean_average_precision_public(result.ap[used]),
             "precision": float(at.precision[scored].mean()),
             "recall": float(at.recall[scored].mean()),
             "f1": float(at.f1[scored].mean()),
             "precision_pooled": precision,
             "recall_pooled": recall,
             "f1_pooled": f1,
-            "images": len(result.scores.samples),
-            "tags": len(result.tags),
+            "images": len(scores.samples),
+            "tags": len(used),
             "tags_scored": len(scored),
         },
         "baselines": {
             "tag_frequency": {"mAP": mean_average_precision(result.frequency_ap)},
             "from_scratch": {"mAP": None if scratch is None else mean_average_precision(scratch)},
         },
-        "excluded_tags": [name for name, ap in zip(result.tags.names, result.ap, strict=True) if np.isnan(ap)],
-        "unreadable": result.scores.unreadable,
+        "excluded_tags": [result.tags.names[i] for i in used if np.isnan(result.ap[i])],
+        "dropped_tags": result.tags.dropped_names,
+        "unreadable": scores.unreadable,
     }
 
 
@@ -168,10 +176,14 @@ def _checks(result: Result, evaluation: dict[str, Any], settings: EvaluateSettin
         check("evaluate.above_frequency", "error", int(mAP < wanted), 1,
               f"mAP {mAP:.4f}, tag-frequency baseline {frequency:.4f}; {settings.min_ratio_to_frequency:g} times "
               f"that is the least wanted" + (": look at the losses and the data" if mAP < wanted else "")),
-        check("evaluate.excluded_tags", "info", len(excluded), len(result.tags),
-              f"{len(excluded)} of {len(result.tags)} tags have no test image: left out of mAP, 0 in mAP_public",
-              limit=len(result.tags), examples=excluded),
+        check("evaluate.excluded_tags", "info", len(excluded), len(result.used),
+              f"{len(excluded)} of {len(result.used)} tags have no test image: left out of mAP, 0 in mAP_public",
+              limit=len(result.used), examples=excluded),
     ]  # fmt: skip
+    if dropped := evaluation["dropped_tags"]:
+        checks.append(check("evaluate.dropped_tags", "info", len(dropped), len(result.tags),
+                            f"{len(dropped)} of {len(result.tags)} tags are dropped: left out of every score",
+                            limit=len(result.tags), examples=dropped))  # fmt: skip
     if scratch is not None:
         worse = mAP <= scratch
         message = f"mAP {mAP:.4f}, the same model from scratch {scratch:.4f}"

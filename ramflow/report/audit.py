@@ -51,6 +51,11 @@ class AuditPart:
         return self.tags.missing
 
     @property
+    def dropped(self) -> list[str]:
+        """Tags that are no longer used."""
+        return self.tags.dropped_names
+
+    @property
     def images(self) -> int:
         """Images that are left to use, over all splits."""
         return sum(split.used for split in self.splits)
@@ -72,14 +77,15 @@ def audit_part(run: Run) -> AuditPart:
         if len(tags.counts) != len(tags) or len(tags.status) != len(tags):
             raise ValueError("count or status is not filled in for every tag")
     rare_below = int(run.verdicts["audit"].settings.get("rare_below", 1))
-    common = sorted(zip(tags.names, tags.counts, strict=True), key=lambda pair: -pair[1])[:MOST_COMMON]
+    used = [(n, c) for n, c, s in zip(tags.names, tags.counts, tags.status, strict=True) if s != "dropped"]
+    common = sorted(used, key=lambda pair: -pair[1])[:MOST_COMMON]
     present, rare = tags.status.count("present"), tags.status.count("rare")
     about = (
         f"Images a tag in the train split, sorted: {plural(present, 'tag')} with {rare_below} images or more, "
         f"{rare:,} rare, {len(tags.missing):,} without an image; "
         f"the most frequent is {common[0][0]} with {common[0][1]:,}."
     )
-    chart = charts.rank_chart(tags.counts, rare_below, about)
+    chart = charts.rank_chart([count for _, count in used], rare_below, about)
     return AuditPart(_splits(run), tags, present, rare, rare_below, common, chart)
 
 

@@ -56,6 +56,7 @@ class EvaluatePart:
     worst: list[Tag]
     scratch: bool
     excluded: list[str]
+    dropped: list[str]
     unreadable: list[str]
 
 
@@ -88,6 +89,7 @@ def evaluate_part(run: Run, tags_shown: int) -> EvaluatePart:
             worst=worst,
             scratch=scratch is not None,
             excluded=[str(name) for name in content["excluded_tags"]],
+            dropped=[str(name) for name in content.get("dropped_tags", [])],
             unreadable=[str(name) for name in content["unreadable"]],
         )
 

@@ -13,7 +13,7 @@ TEXT = {
 }  # fmt: skip
 TAGS = {
     "tags.out_of_range", "tags.negative", "tags.duplicate_id", "tags.parse_misaligned", "tags.parsed_not_in_union",
-    "tags.no_union", "tags.missing", "tags.rare", "tags.duplicate_name",
+    "tags.no_union", "tags.dropped", "tags.missing", "tags.rare", "tags.duplicate_name",
 }  # fmt: skip
 SET = {
     "set.duplicate_key", "set.absolute_path", "set.duplicate_image", "set.near_duplicate", "set.placeholder",

@@ -17,6 +17,8 @@ from ramflow.metrics import average_precision
 from ramflow.settings import EvaluateSettings
 from ramflow.stage import execute
 from ramflow.stages import STAGES
+from ramflow.tag_lists.edit import drop
+from ramflow.tags import read_tags
 from tests.train.artifacts import damage
 from tests.train.conftest import inputs, trained  # noqa: F401
 
@@ -108,3 +110,24 @@ def test_scores_are_probabilities_of_every_test_image(evaluated):
     assert tensors["samples"].tolist() == list(dataset.splits["test"])
     assert ((tensors["scores"] > 0) & (tensors["scores"] < 1)).all()
     assert tensors["scores"].dtype == np.float32
+
+
+def test_dropped_tags_are_listed_and_in_no_score(evaluated, tmp_path):
+    paths = {name: Path(path) for name, path in evaluated[1].items()}
+    paths["audit"] = Path(shutil.copytree(paths["audit"], tmp_path / "audit"))
+    drop(read_tags(paths["audit"] / "tag_status.csv"), ["red"]).write(paths["audit"] / "tag_status.csv")
+    (tmp_path / "out").mkdir()
+    verdict = run(SETTINGS, **paths, out=tmp_path / "out")
+    before = json.loads((evaluated[0] / "evaluation.json").read_text())
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert before["dropped_tags"] == [] and content["dropped_tags"] == ["red"]
+    assert content["excluded_tags"] == ["unicorn"]
+    assert content["metrics"]["tags"] == 5 and content["metrics"]["tags_scored"] == 4
+    ap = pl.read_parquet(evaluated[0] / "per_tag.parquet")["ap"].to_list()
+    kept = [ap[i] for i in (0, 1, 2, 4)]
+    assert content["metrics"]["mAP"] == pytest.approx(sum(kept) / 4)
+    assert content["metrics"]["mAP_public"] == pytest.approx(sum(kept) / 5)
+    frame = pl.read_parquet(tmp_path / "out" / "per_tag.parquet")
+    assert frame["ap"][3] is None and frame["status"][3] == "dropped"
+    [listed] = [c for c in verdict.checks if c.id == "evaluate.dropped_tags"]
+    assert listed.passed and listed.examples == ["red"]

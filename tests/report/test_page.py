@@ -18,6 +18,8 @@ from ramflow import cli
 from ramflow.errors import UserError
 from ramflow.report.page import write_report
 from ramflow.settings import ReportSettings
+from ramflow.tag_lists.edit import drop
+from ramflow.tags import read_tags
 from ramflow.verdict import check, read_verdict
 from tests.report.conftest import Run, reseal
 
@@ -149,6 +151,24 @@ def test_best_and_worst_tags_do_not_overlap(html: str) -> None:
     names = [re.findall(r'<th scope="row">(\w+)', table) for table in tables]
     assert [len(n) for n in names] == [3, 3]
     assert not set(names[0]) & set(names[1])
+
+
+def test_dropped_tags_are_shown(changed: Callable[[str], Run], tmp_path: Path) -> None:
+    run = changed("audit")
+    table = drop(read_tags(run["audit"] / "tag_status.csv"), ["red"])
+    table.write(run["audit"] / "tag_status.csv")
+    reseal(run["audit"])
+    shutil.copytree(run["evaluate"], tmp_path / "evaluate")
+    run |= {"evaluate": tmp_path / "evaluate"}
+    content = json.loads((run["evaluate"] / "evaluation.json").read_text())
+    (run["evaluate"] / "evaluation.json").write_text(json.dumps(content | {"dropped_tags": ["red"]}))
+    inputs = read_verdict(run["evaluate"]).inputs
+    reseal(run["evaluate"], inputs={name: digest for name, digest in inputs.items() if name == "data"})
+    only = {name: run[name] for name in ("data", "audit", "evaluate")}
+    text = Page(html_of(only, tmp_path / "report.html")).text
+    assert "1 tag dropped from the list, never learnt or scored red" in text
+    assert "1 tag dropped from the list, not scored red" in text
+    assert f"the most frequent is red with {max(table.counts)}" not in text
 
 
 def test_a_refused_run_says_why_and_what_has_not_run(changed: Callable[[str], Run], tmp_path: Path) -> None:
