@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ramflow.data.vectors import TagEmbeddings
+from ramflow.embed.nearest import nearest_rows
+from ramflow.errors import UserError
 from ramflow.settings import EmbedSettings
-from ramflow.verdict import Check, check
+from ramflow.verdict import Check, check, share_of
 
 MIN_SPREAD = 1e-4
 TIE = 1e-6
@@ -42,43 +44,51 @@ def spread_check(rows: Tensor) -> Check:
     return check("embed.constant", "error", len(rows) if constant else 0, len(rows), message)
 
 
-def probe_tags(
+def probe_all(
     stored: TagEmbeddings,
-    names: list[str],
-    texts: list[list[str]],
-    encode: Callable[[str], Tensor],
+    names: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    encode: Callable[[list[str]], Tensor],
     settings: EmbedSettings,
 ) -> tuple[list[Check], dict[str, Any]]:
-    """Encode a text of some tags afresh and compare with what is stored for them.
+    """Encode a text of every tag afresh and look for the nearest row among the rows of all tags.
 
     Args:
         stored: the embeddings as read back from disk.
         names: the tag table's names.
-        texts: the descriptions of every tag.
-        encode: a text to its unit vector [width].
-        settings: how many tags, and the least cosine.
+        texts: the texts of every tag, in any order; blank ones are passed over. Tag 0 is probed with its first text,
+            tag 1 with its second, and so on, round and round: all places of a tag have their turn.
+        encode: texts to unit vectors [texts, width].
+        settings: the least cosine and identity rate.
 
     Returns:
-        Checks ``embed.probe_cosine`` (stored row and fresh vector agree) and ``embed.identity`` (no other tag's row
-        is nearer to the fresh vector; equal rows are a tie), and the figures min_probe_cosine and identity_rate.
+        Checks ``embed.probe_cosine`` (a row of the tag is the fresh vector) and ``embed.identity`` (no other tag's row
+        is nearer to it; equal rows are a tie), and the figures min_probe_cosine and identity_rate.
     """
-    probed = torch.linspace(0, len(names) - 1, min(settings.probe_tags, len(names))).round().long().tolist()
-    cosines: list[float] = []
-    strangers: list[str] = []
-    for tag in probed:
-        column = next(c for c, text in enumerate(texts[tag]) if text.strip())
-        similar = (stored.embeddings @ encode(texts[tag][column])).masked_fill(~stored.mask, -1.0).nan_to_num(-1.0)
-        cosines.append(float(similar[tag, column]))
-        nearest = similar.amax(dim=1)
-        if not float(nearest[tag]) >= float(nearest.max()) - TIE:
-            strangers.append(f"{names[tag]}: nearest is {names[int(nearest.argmax())]}")
-    far = [f"{names[t]}: {c:.6f}" for t, c in zip(probed, cosines, strict=True) if not c >= settings.min_probe_cosine]
+    fresh = encode([_text(own, tag) for tag, own in enumerate(texts)])
+    if fresh.shape[1] != stored.embeddings.shape[2]:
+        raise UserError(
+            f"the embeddings are {stored.embeddings.shape[2]} wide, the text encoder's vectors {fresh.shape[1]}: "
+            "they are of another encoder"
+        )
+    near = nearest_rows(stored, fresh)
+    own = near.own
+    elsewhere = (near.tag != torch.arange(len(own))) & (own < near.best - TIE)
+    strangers = (elsewhere | (own < 0)).nonzero().flatten().tolist()
+    far = (own < settings.min_probe_cosine).nonzero().flatten().tolist()
+    total = len(names)
     checks = [
-        check("embed.probe_cosine", "error", len(far), len(probed),
-              f"{len(far)} of {len(probed)} probed tags are stored with another vector than a fresh encoding gives "
-              f"(cosine below {settings.min_probe_cosine:g})", examples=far),
-        check("embed.identity", "error", len(strangers), len(probed),
-              f"{len(strangers)} of {len(probed)} probed tags are nearer to another tag's row than to their own: "
-              "do not train with rows that are not their tags'", examples=strangers),
+        check("embed.probe_cosine", "error", len(far), total,
+              f"{len(far)} of {total} tags are stored with another vector than a fresh encoding gives "
+              f"(cosine below {settings.min_probe_cosine:g})", examples=[f"{names[t]}: {own[t]:.6f}" for t in far]),
+        check("embed.identity", "error", len(strangers), total,
+              f"{len(strangers)} of {total} tags are nearer to another tag's row than to their own: "
+              "do not train with rows that are not their tags'", limit=share_of(1 - settings.min_identity, total),
+              examples=[f"{names[tag]}: nearest is {names[int(near.tag[tag])]}" for tag in strangers]),
     ]  # fmt: skip
-    return checks, {"min_probe_cosine": round(min(cosines), 6), "identity_rate": 1 - len(strangers) / len(probed)}
+    return checks, {"min_probe_cosine": round(float(own.min()), 6), "identity_rate": 1 - len(strangers) / total}
+
+
+def _text(own: Sequence[str], tag: int) -> str:
+    some = [text for text in own if text.strip()]
+    return some[tag % len(some)]

@@ -39,13 +39,16 @@ class EmbedPart:
 class VerifyPart:
     """The attestation: where the weights come from, how many tensors went which way, what the probe saw.
 
-    ``loaded`` counts the encoder's tensors that come from the file, ``unused`` those that stayed in it.
+    ``loaded`` counts the encoder's tensors that come from the file, ``unused`` those that stayed in it; ``known`` says
+    which public file it is, where that is proved or named, ``interpolated`` what was changed when asked for.
     """
 
     source: str
     bytes: str
     format: str
     digest: str
+    known: str
+    interpolated: list[str]
     encoder: str
     input: str
     loaded: int
@@ -79,11 +82,15 @@ def verify_part(run: Run) -> VerifyPart:
     with reading(run.paths["verify"] / ATTESTATION_FILE):
         source, encoder = content["source"], content["encoder"]
         count = {key: _count(content["ledger"][key]) for key in LEDGER}
+        count["unexpected"] += sum(content["ledger"]["other"].values())
+        known = source["known"]
         return VerifyPart(
             source=str(source["file"]),
             bytes=size(int(source["bytes"])),
             format=str(source["format"]),
             digest=short(source["sha256"]),
+            known=f"{known['name']} of {known['origin']}" if known else "",
+            interpolated=list(content["ledger"]["interpolated"]),
             encoder=str(encoder["name"]),
             input=f"{encoder['image_size']} px, tokens {encoder['width']} wide",
             loaded=count["loaded"] + count["converted"],

@@ -182,9 +182,11 @@ class Trainer:
             self.position.best_mAP, self.position.best_step = mAP, self.position.step
 
     def validation_scores(self) -> Scores:
-        """Scores of the validation split with the weights as they are now."""
+        """Scores of the validation split with the weights as they are now; dropped tags have no positive."""
         dataset = self.samples.dataset
-        return score(self.model, self.preprocessing, dataset, self.validation, self.settings.batch, "validate")
+        scores = score(self.model, self.preprocessing, dataset, self.validation, self.settings.batch, "validate")
+        scores.targets[:, dataset.tags.dropped] = False
+        return scores
 
     def _checkpoint(self) -> None:
         self.position.metrics_bytes = (self.out / METRICS_FILE).stat().st_size

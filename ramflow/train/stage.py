@@ -19,7 +19,6 @@ from ramflow.data.vectors import CaptionVectors, TagEmbeddings, read_tag_embeddi
 from ramflow.errors import UserError
 from ramflow.metrics import calibrate
 from ramflow.model.device import choose_device, make_repeatable
-from ramflow.model.encoder import Swin
 from ramflow.model.preprocessing import Preprocessing, to_pixels
 from ramflow.model.ram_plus import RamPlus
 from ramflow.model.saved import save_model
@@ -28,9 +27,11 @@ from ramflow.progress import say
 from ramflow.settings import TrainSettings
 from ramflow.tags import TagTable
 from ramflow.train.loop import EVENTS_FILE, Trainer
+from ramflow.train.ranks import on_every_rank
 from ramflow.train.samples import TrainingSamples
+from ramflow.train.start import build_model, check_embeddings
 from ramflow.verdict import Verdict, check
-from ramflow.weights.attest import Attestation, check_attested, load_encoder, read_attestation
+from ramflow.weights.attest import Attestation, read_attestation
 
 TEACHER_IMAGES = 256
 
@@ -48,7 +49,7 @@ def run(
     dataset = Dataset(data)
     tags = tag_status(dataset, audit)
     vectors = read_tag_embeddings(embed)
-    _check_same_tags(dataset, vectors)
+    check_embeddings(vectors, dataset.tags)
     attestation = read_attestation(verify)
     teacher = Teacher(clip)
     if teacher.width != vectors.embeddings.shape[-1]:
@@ -57,36 +58,13 @@ def run(
             "give train the CLIP that embed used"
         )
     device = choose_device(settings.device)
-    model = build_model(settings, attestation, vectors, verify).to(device)
+    model = on_every_rank(lambda: build_model(settings, attestation, vectors, verify, device), device)
     trainer = _trainer(settings, dataset, audit, embed, tags, attestation, teacher.to(device), model, out)
     say(f"train: {len(trainer.order)} images, {trainer.total} steps of {settings.batch} on {device}")
     best = trainer.run()
     model.load_state_dict(best)
     _save(settings, trainer, tags, vectors, attestation, best)
     return _verdict(trainer, attestation)
-
-
-def build_model(settings: TrainSettings, attestation: Attestation, vectors: TagEmbeddings, verify: Path) -> RamPlus:
-    """The model before step 1: the encoder as attested, proved from memory, or fresh when ``from_scratch`` says so.
-
-    Raises:
-        UserError: a tensor in memory differs from the attestation.
-    """
-    encoder = Swin(attestation.encoder.name, attestation.encoder.options, settings.drop_path)
-    if not settings.from_scratch:
-        load_encoder(encoder.swin, verify)
-    model = RamPlus(encoder, settings.head, vectors.embeddings, vectors.mask)
-    if not settings.from_scratch:
-        check_attested(model.encoder.swin.state_dict(), attestation)
-    return model
-
-
-def _check_same_tags(dataset: Dataset, vectors: TagEmbeddings) -> None:
-    if vectors.tag_digest != dataset.tags.digest or len(vectors.embeddings) != len(dataset.tags):
-        raise UserError(
-            f"embeddings were made from another tag list ({len(vectors.embeddings)} tags, {vectors.tag_digest[:19]}) "
-            f"than the dataset's ({len(dataset.tags)} tags, {dataset.tags.digest[:19]}): run embed again"
-        )
 
 
 def _trainer(
@@ -105,7 +83,8 @@ def _trainer(
     usable = usable_samples(dataset, audit, "train")
     shards = [shard.range for shard in dataset.shards]
     order = Order(usable, shards, settings.seed, dataset.digest, settings.shuffle_shards)
-    counted = [status != "missing" or settings.missing_tags == "negative" for status in tags.status]
+    left_out = {"dropped"} if settings.missing_tags == "negative" else {"dropped", "missing"}
+    counted = [status not in left_out for status in tags.status]
     return Trainer(
         model=model,
         teacher=teacher,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,36 +20,54 @@ POWER_ITERATIONS = 6
 SAMPLED_SIDE = 512
 
 
-@dataclass(frozen=True)
+@dataclass
 class Numbers:
-    """Keys of the tensors that are suspicious, by reason.
+    """Keys of the tensors that are suspicious, by reason; built by :meth:`add`, a tensor at a time.
 
     ``not_finite`` hold NaN or infinity; ``constant`` hold one value all over; ``untouched`` are to the bit what a
     fresh initialisation has (ones of a norm, zeros of a bias); ``random`` are matrices without a direction that stands
-    out, of ``matrices`` in all. ``distance`` is that of the finite matrices to a fresh initialisation, relative to its
-    norm.
+    out, of ``matrices`` in all.
     """
 
-    not_finite: list[str]
-    constant: list[str]
-    untouched: list[str]
-    random: list[str]
-    matrices: int
-    distance: float
+    not_finite: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    random: list[str] = field(default_factory=list)
+    matrices: int = 0
+    _moved: float = 0.0
+    _start: float = 0.0
+
+    @property
+    def distance(self) -> float:
+        """Distance of the finite matrices to the fresh ones, relative to the norm of all fresh ones."""
+        return math.sqrt(self._moved / self._start) if self._start else 0.0
+
+    def add(self, key: str, tensor: Tensor, fresh: Tensor) -> None:
+        """Look at one tensor; ``fresh`` has its shape, newly initialised. Both float32."""
+        low, high = (float(end) for end in tensor.aminmax())
+        finite = math.isfinite(low) and math.isfinite(high)
+        if not finite:
+            self.not_finite.append(key)
+        if torch.equal(tensor, fresh):
+            self.untouched.append(key)
+        elif low == high:
+            self.constant.append(key)
+        if tensor.ndim < 2:
+            return
+        self.matrices += 1
+        if not spectral_excess(tensor) >= STANDS_OUT:
+            self.random.append(key)
+        self._start += float(fresh.norm()) ** 2
+        if finite:
+            self._moved += float(torch.dist(tensor.double(), fresh.double())) ** 2
 
 
 def look(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> Numbers:
-    """Look at every tensor of ``state``; ``fresh`` has the same keys and shapes, newly initialised. Both float32."""
-    ends = {key: torch.stack(tensor.aminmax()) for key, tensor in state.items()}
-    not_finite = [key for key, (low, high) in ends.items() if not (low.isfinite() and high.isfinite())]
-    untouched = [key for key, tensor in state.items() if torch.equal(tensor, fresh[key])]
-    constant = [key for key, (low, high) in ends.items() if low == high and key not in untouched]
-    matrices = [key for key, tensor in state.items() if tensor.ndim >= 2]
-    random = [key for key in matrices if not spectral_excess(state[key]) >= STANDS_OUT]
-    finite = [key for key in matrices if key not in not_finite]
-    moved = sum(float((state[key] - fresh[key]).norm()) ** 2 for key in finite)
-    start = sum(float(fresh[key].norm()) ** 2 for key in matrices)
-    return Numbers(not_finite, constant, untouched, random, len(matrices), math.sqrt(moved / start))
+    """Look at every tensor of ``state``, each read once; ``fresh`` has the same keys and shapes, newly initialised."""
+    seen = Numbers()
+    for key in state:
+        seen.add(key, state[key], fresh[key])
+    return seen
 
 
 def spectral_excess(matrix: Tensor) -> float:

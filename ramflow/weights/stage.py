@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ramflow.data.dataset import Dataset
 from ramflow.model.encoder import Swin
+from ramflow.progress import say
 from ramflow.settings import VerifySettings
 from ramflow.verdict import Check, Verdict, check
-from ramflow.weights.agreement import agreement, views_of
 from ramflow.weights.attest import ENCODER_FILE, Attestation, EncoderIdentity, tensor_digests
-from ramflow.weights.formats import METADATA, read_weights
+from ramflow.weights.containers import write_safetensors
+from ramflow.weights.formats import METADATA, digest_of, read_weights
+from ramflow.weights.functional import Functional, figures, functional_checks, look_at_images, views_of
+from ramflow.weights.known import identify
 from ramflow.weights.ledger import Ledger, match_keys
 from ramflow.weights.numbers import Numbers, look
 
@@ -32,31 +35,62 @@ def run(
 ) -> Verdict:
     """Write ``encoder.safetensors`` and ``attestation.json`` into ``out``.
 
+    The file's tensors are read one by one into the place of fresh ones, so that one encoder is in memory at a time.
+
     Args:
         settings: which encoder, and what the probe expects.
-        weights: the weights file (formats: ``ramflow/weights/formats.py``).
+        weights: the weights file (formats: ``ramflow/weights/families.py``).
         data: the packed dataset that the probe takes its images from; without it, only numbers are looked at.
         embed: not read; an input only so that verify comes after it.
         out: the directory to fill.
 
     Raises:
-        UserError: the file is unreadable, or not for this encoder.
+        UserError: the file is unreadable, not what was pinned, or not for this encoder.
     """
+    digest = digest_of(weights)
+    known = identify(digest["file"], digest["bytes"], digest["sha256"], settings.sha256)
     file = read_weights(weights)
     encoder = _fresh_encoder(settings)
-    ledger, state = match_keys(file, encoder.swin, settings.encoder)
-    numbers = look(state, encoder.swin.state_dict())
-    views = views_of(Dataset(data), settings.probe_images, encoder.image_size) if data else None
-    fresh_agreement = agreement(encoder, views) if views else None
+    ledger, tensors = match_keys(file, encoder.swin, settings.encoder, interpolate=settings.interpolate)
+    source = {**digest, "format": file.format, "known": known.describe() if known else None}
+    _say(source, ledger)
 
-    encoder.swin.load_state_dict(state, strict=True)
+    numbers = look(tensors, encoder.swin.state_dict())
+    views = views_of(Dataset(data), settings.probe_images, encoder.image_size) if data else None
+    head = file.class_head() if views else None
+    fresh = look_at_images(encoder, views, head) if views else None
+    _load(encoder.swin, tensors)
+    loaded = look_at_images(encoder, views, head) if views else None
     memory = encoder.swin.state_dict()
-    differing = [key for key, tensor in memory.items() if not _same_bits(tensor, state[key])]
-    probe = _probe(numbers, views, agreement(encoder, views) if views else None, fresh_agreement)
-    safetensors.torch.save_file(memory, out / ENCODER_FILE, metadata=METADATA)
-    Attestation(file.source, _identity(encoder, settings), asdict(ledger), tensor_digests(memory), probe).write(out)
-    metrics = {"format": file.source["format"], "tensors": len(memory), **probe}
-    return Verdict("verify", checks=_checks(ledger, differing, numbers, probe, settings), metrics=metrics)
+    differing = [key for key, tensor in memory.items() if not _same_bits(tensor, tensors[key])]
+
+    write_safetensors(out / ENCODER_FILE, memory, METADATA)
+    probe = _probe(numbers, len(views[0]) if views else 0, loaded, fresh)
+    Attestation(source, _identity(encoder, settings), asdict(ledger), tensor_digests(memory), probe).write(out)
+    checks = [*_checks(ledger, differing, numbers, source), *_functional(loaded, fresh, settings)]
+    return Verdict("verify", checks=checks, metrics={"format": file.format, "tensors": len(memory), **probe})
+
+
+def _say(source: dict[str, Any], ledger: Ledger) -> None:
+    say(f"verify: {source['file']}: {source['format']}{_known(source)}")
+    for sentence in ledger.interpolated:
+        say(f"verify: {sentence}")
+
+
+def _known(source: dict[str, Any]) -> str:
+    if not (known := source["known"]):
+        return ""
+    proof = "proved by its sha256" if known["proved"] else "by its name only, no digest of it is public"
+    return f"; {known['name']} of {known['origin']}, {proof}"
+
+
+def _load(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put every tensor in its place; a state dict's tensors are the module's own."""
+    places = encoder.state_dict()
+    assert set(places) == set(tensors)
+    with torch.no_grad():
+        for key, place in places.items():
+            place.copy_(tensors[key])
 
 
 def _fresh_encoder(settings: VerifySettings) -> Swin:
@@ -76,32 +110,29 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
-def _probe(
-    numbers: Numbers, views: tuple[Tensor, Tensor] | None, loaded: float | None, fresh: float | None
-) -> dict[str, Any]:
+def _probe(numbers: Numbers, images: int, loaded: Functional | None, fresh: Functional | None) -> dict[str, Any]:
     probe: dict[str, Any] = {
         "trained_matrices": round(1 - len(numbers.random) / numbers.matrices, DIGITS),
         "untouched_tensors": len(numbers.untouched),
         "distance_to_fresh": round(numbers.distance, DIGITS),
-        "images": len(views[0]) if views else 0,
+        "images": images,
     }
     if loaded is not None and fresh is not None:
-        ratio = loaded / fresh if fresh > 0 else 0.0
-        figures = {"agreement": loaded, "agreement_fresh": fresh, "ratio": ratio}
-        probe |= {name: round(figure, DIGITS) for name, figure in figures.items()}
+        probe |= {name: round(figure, DIGITS) for name, figure in figures(loaded, fresh).items()}
     return probe
 
 
-def _checks(
-    ledger: Ledger, differing: list[str], numbers: Numbers, probe: dict[str, Any], settings: VerifySettings
-) -> list[Check]:
+def _checks(ledger: Ledger, differing: list[str], numbers: Numbers, source: dict[str, Any]) -> list[Check]:
     tensors = len(ledger.loaded) + len(ledger.converted)
     random = len(numbers.random)
     return [
+        check("weights.source", "info", 0, 1, f"{source['file']} is {source['format']}{_known(source)}"),
         check("weights.ledger", "info", 0, tensors,
               f"{len(ledger.loaded)} tensors loaded as they are, {len(ledger.converted)} converted, "
-              f"{len(ledger.expected_missing)} computed by the encoder, {len(ledger.unexpected)} of the file not used",
-              examples=ledger.unexpected),
+              f"{len(ledger.expected_missing)} computed by the encoder, "
+              f"{len(ledger.unexpected) + sum(ledger.other.values())} of the file not used",
+              examples=[*ledger.unexpected, *(f"{name}: {count} tensors" for name, count in ledger.other.items())]),
+        check("weights.interpolated", "info", 0, tensors, "; ".join(ledger.interpolated) or "nothing is interpolated"),
         check("weights.in_memory", "error", len(differing), tensors,
               f"{len(differing)} of {tensors} tensors in memory are not the file's after loading", examples=differing),
         check("weights.pretrained", "error", random, numbers.matrices,
@@ -118,16 +149,11 @@ def _checks(
         check("weights.finite", "error", len(numbers.not_finite), tensors,
               f"{len(numbers.not_finite)} of {tensors} tensors hold NaN or infinity: fetch the file again",
               examples=numbers.not_finite),
-        _agreement_check(probe, settings),
     ]  # fmt: skip
 
 
-def _agreement_check(probe: dict[str, Any], settings: VerifySettings) -> Check:
-    if "ratio" not in probe:
-        return check("weights.agreement", "info", 0, 0, "no dataset was given: only the file's numbers were looked at")
-    failed = not probe["ratio"] >= settings.min_probe_ratio
-    return check(
-        "weights.agreement", "error", probe["images"] if failed else 0, probe["images"],
-        f"two views of an image agree {probe['ratio']:.2f} times as well as with a fresh encoder, "
-        f"at least {settings.min_probe_ratio:g} is expected of pretrained weights",
-    )  # fmt: skip
+def _functional(loaded: Functional | None, fresh: Functional | None, settings: VerifySettings) -> list[Check]:
+    if loaded is None or fresh is None:
+        text = "no dataset was given: only the file's numbers were looked at"
+        return [check("weights.agreement", "info", 0, 0, text)]
+    return functional_checks(loaded, fresh, settings)

@@ -17,7 +17,7 @@ needs_models = pytest.mark.skipif(not WEIGHTS.is_file(), reason="sample/models i
 
 PARAMS: dict[str, dict[str, Any]] = {
     "audit": {"rare_below": 2, "max_missing_tags_share": 0.2, "workers": 1},
-    "embed": {"batch": 64, "probe_tags": 6},
+    "embed": {"batch": 64},
     "verify": {
         **yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["verify"],
         "probe_images": 8,

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ramflow.data.vectors import CaptionVectors, TagEmbeddings, read_tag_embeddings, save_tensors, write_caption_vectors
+from ramflow.data.vectors import (
+    CaptionVectors,
+    TagEmbeddings,
+    caption_rows,
+    create_caption_file,
+    read_tag_embeddings,
+    save_tensors,
+    write_caption_vectors,
+)
 from ramflow.errors import UserError
 
 
@@ -65,3 +76,32 @@ def test_missing_damaged_and_foreign_files_are_one_line(tmp_path):
         save_tensors({"other": torch.ones(1)}, tmp_path / name, {})
         with pytest.raises(UserError, match="run embed again"):
             read(tmp_path)
+
+
+def test_room_for_captions_is_taken_before_they_are_written(tmp_path):
+    """A write to the map of a file on a full disk kills the process; so the disk is asked first."""
+    create_caption_file(tmp_path, np.full(1000, 2), 512)
+    status = (tmp_path / "captions.safetensors").stat()
+    assert status.st_size > 2000 * 512 * 2
+    assert status.st_blocks * 512 >= status.st_size
+
+
+def test_no_room_for_captions_leaves_nothing(tmp_path):
+    code = (
+        "import resource, signal, pathlib, sys, numpy as np\n"
+        "from ramflow.data.vectors import create_caption_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
+        "create_caption_file(pathlib.Path(sys.argv[1]), np.full(1000, 2), 512)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "OSError" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_captions_written_by_rows_are_read_by_sample(rows, tmp_path):
+    create_caption_file(tmp_path, np.array([2, 0, 4]), 4)
+    caption_rows(tmp_path)[2:] = rows[2:].numpy()
+    vectors = CaptionVectors(tmp_path)
+    assert torch.equal(vectors.of(2), rows[2:].float())
+    assert not vectors.of(0).any() and len(vectors.of(1)) == 0

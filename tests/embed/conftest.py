@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,16 +60,19 @@ def texts() -> Texts:
 
 @pytest.fixture
 def embed(tiny_data: Path, tiny_audit: Path, tiny_clip: Path, tmp_path: Path) -> Callable[..., Verdict]:
-    """``embed(texts, data=..., clip=..., out=..., **settings)``: run the stage as the command line does."""
+    """``embed(texts, data=..., clip=..., out=..., embeddings=..., **settings)``: run the stage as the command line."""
 
     def run(
-        texts: Texts, *, data: Path = tiny_data, audit: Path = tiny_audit, clip: Path = tiny_clip,
-        out: str = "out", enforce: bool = False, **settings: float,
+        texts: Texts | None = None, *, data: Path = tiny_data, audit: Path = tiny_audit, clip: Path = tiny_clip,
+        out: str = "out", enforce: bool = False, embeddings: Path | None = None, reference: Path | None = None,
+        **settings: Any,
     ) -> Verdict:  # fmt: skip
-        descriptions = tmp_path / "descriptions.json"
-        descriptions.write_text(json.dumps(texts), encoding="utf-8")
-        inputs = {"data": data, "audit": audit, "descriptions": descriptions, "clip": clip}
+        inputs = {"data": data, "audit": audit, "clip": clip, "embeddings": embeddings, "reference": reference}
+        if texts is not None:
+            inputs["descriptions"] = tmp_path / "descriptions.json"
+            inputs["descriptions"].write_text(json.dumps(texts), encoding="utf-8")
+        given = {name: str(path) for name, path in inputs.items() if path is not None}
         chosen = EmbedSettings(**{"batch": 8, **settings})
-        return execute(EMBED, chosen, {k: str(v) for k, v in inputs.items()}, str(tmp_path / out), enforce=enforce)
+        return execute(EMBED, chosen, given, str(tmp_path / out), enforce=enforce)
 
     return run

@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import normalize
 
 from ramflow.data.vectors import TagEmbeddings
-from ramflow.embed.probe import probe_tags, row_checks, spread_check
+from ramflow.embed.nearest import nearest_rows
+from ramflow.embed.probe import probe_all, row_checks, spread_check
+from ramflow.errors import UserError
 from ramflow.settings import EmbedSettings
 
 NAMES = [f"tag {number}" for number in range(20)]
@@ -21,9 +23,12 @@ def stored(texts=TEXTS):
     return TagEmbeddings(embeddings, torch.ones(len(texts), 3, dtype=torch.bool), "sha256:0", {})
 
 
-def probe(embeddings, names=NAMES, texts=TEXTS, probe_tags_setting=20):
-    settings = EmbedSettings(probe_tags=probe_tags_setting)
-    checks, metrics = probe_tags(embeddings, names, texts, VECTOR_OF.__getitem__, settings)
+def encode(texts):
+    return torch.stack([VECTOR_OF[text] for text in texts])
+
+
+def probe(embeddings, names=NAMES, texts=TEXTS, **settings):
+    checks, metrics = probe_all(embeddings, names, texts, encode, EmbedSettings(**settings))
     return {check.id: check for check in checks}, metrics
 
 
@@ -87,10 +92,51 @@ def test_a_masked_row_is_never_nearest_and_a_blank_first_text_is_passed_over():
     assert all(check.passed for check in checks.values())
 
 
-def test_tags_are_probed_from_the_first_to_the_last():
-    checks, _ = probe(stored([*TEXTS[:19], TEXTS[0]]), probe_tags_setting=2)
-    assert checks["embed.probe_cosine"].total == 2
-    assert checks["embed.probe_cosine"].examples[0].startswith("tag 19: ")
+def test_every_tag_is_probed_and_the_texts_take_turns():
+    asked = []
+    probe_all(stored(), NAMES, TEXTS, lambda texts: asked.extend(texts) or encode(texts), EmbedSettings())
+    assert asked == [TEXTS[tag][tag % 3] for tag in range(20)]
+
+
+def test_the_order_of_a_tags_rows_does_not_matter():
+    turned = TagEmbeddings(stored().embeddings.flip(1), stored().mask, "sha256:0", {})
+    checks, _ = probe(turned)
+    assert all(check.passed for check in checks.values())
+
+
+def test_rows_that_are_not_unit_are_compared_by_direction():
+    checks, metrics = probe(TagEmbeddings(stored().embeddings * 7, stored().mask, "sha256:0", {}))
+    assert all(check.passed for check in checks.values())
+    assert metrics["min_probe_cosine"] == pytest.approx(1.0)
+
+
+def test_a_share_of_wrong_tags_may_be_allowed():
+    swapped = stored([TEXTS[1], TEXTS[0], *TEXTS[2:]])
+    assert probe(swapped, min_identity=0.9)[0]["embed.identity"].passed
+    assert not probe(swapped, min_identity=0.95)[0]["embed.identity"].passed
+
+
+def test_another_width_is_refused():
+    wide = TagEmbeddings(torch.ones(20, 3, 8), stored().mask, "", {})
+    with pytest.raises(UserError, match="8 wide, the text encoder's vectors 16: they are of another encoder"):
+        probe(wide)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 3e-3, 0.02, 0.3])
+def test_the_window_finds_what_the_whole_product_finds(noise):
+    """Near duplicates on purpose, fresh vectors at all distances from their rows."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(60, 4, 16, generator=draw)
+    rows[30:] = rows[:30] + 1e-2 * torch.randn(30, 4, 16, generator=draw)
+    rows = normalize(rows, dim=-1)
+    mask = torch.rand(60, 4, generator=draw) < 0.8
+    mask[:, 0] = True
+    fresh = normalize(rows[:, 0] + noise * torch.randn(60, 16, generator=draw), dim=-1)
+    found = nearest_rows(TagEmbeddings(rows * mask[..., None], mask, "", {}), fresh)
+    whole = (fresh @ rows.flatten(0, 1).T).view(60, 60, 4).masked_fill(~mask, -1.0).amax(dim=2)
+    assert torch.allclose(found.own, whole.diagonal(), atol=1e-6)
+    assert torch.allclose(found.best, whole.amax(dim=1), atol=1e-6)
+    assert (whole[torch.arange(60), found.tag] >= whole.amax(dim=1) - 1e-6).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

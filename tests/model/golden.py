@@ -11,6 +11,7 @@ import torch
 from ramflow.model.encoder import Swin
 from ramflow.model.ram_plus import RamPlus
 from ramflow.settings import HeadSettings
+from ramflow.weights.upstream import ramflow_name
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "golden" / "ram_plus_tiny.json"
 
@@ -19,35 +20,6 @@ def load() -> dict:
     if not GOLDEN.exists():
         pytest.skip("the public code's figures are not here (../shared is absent)")
     return json.loads(GOLDEN.read_text())
-
-
-def name_in_ramflow(key: str) -> str:
-    """Our name for a parameter of the public code."""
-    if key.startswith("visual_encoder.layers."):
-        parts = key.split(".")
-        if parts[3] == "downsample":  # timm keeps the downsampling with the stage that follows
-            parts[2] = str(int(parts[2]) + 1)
-        return "encoder.swin." + ".".join(parts[1:])
-    for theirs, ours in (
-        ("visual_encoder.", "encoder.swin."),
-        ("reweight_scale", "reweighting.scale"),
-        ("image_proj.", "image_projection."),
-        ("wordvec_proj.", "head.project."),
-        ("fc.", "head.logit."),
-        ("tagging_head.encoder.layer.", "head.layers."),
-    ):
-        if key.startswith(theirs):
-            key = ours + key.removeprefix(theirs)
-            break
-    for theirs, ours in (
-        (".crossattention.self.", ".attention."),
-        (".crossattention.output.dense.", ".attention.output."),
-        (".crossattention.output.LayerNorm.", ".attention_norm."),
-        (".intermediate.dense.", ".expand."),
-        (".output.LayerNorm.", ".output_norm."),
-    ):
-        key = key.replace(theirs, ours)
-    return key.replace(".output.dense.", ".contract.")
 
 
 def _fill(index: int, key: str, shape: list[int]) -> torch.Tensor:
@@ -66,14 +38,25 @@ def _fill(index: int, key: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(v)).float()
 
 
-def model(golden: dict) -> RamPlus:
+def state_dict(golden: dict) -> dict[str, torch.Tensor]:
+    """The public model's parameters and embeddings, under its names."""
+    return {key: _fill(i, key, shape) for i, (key, shape) in enumerate(sorted(golden["keys"]))}
+
+
+def encoder(golden: dict) -> Swin:
+    """The public model's encoder, freshly initialised."""
     m = golden["model"]
     options = {k: m[k] for k in ("embed_dim", "depths", "num_heads", "window_size")} | {"img_size": m["image_size"]}
-    state = {key: _fill(i, key, shape) for i, (key, shape) in enumerate(sorted(golden["keys"]))}
+    return Swin("swin_tiny_patch4_window7_224", options)
+
+
+def model(golden: dict) -> RamPlus:
+    """ramflow's model with these parameters."""
+    m, state = golden["model"], state_dict(golden)
     embeddings = state.pop("label_embed").view(m["tags"], m["descriptions_per_tag"], -1)
-    encoder = Swin("swin_tiny_patch4_window7_224", options)
-    ram = RamPlus(encoder, HeadSettings(dropout=0.0), embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
-    ram.load_state_dict({name_in_ramflow(key): value for key, value in state.items()})
+    mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
+    ram = RamPlus(encoder(golden), HeadSettings(dropout=0.0), embeddings, mask)
+    ram.load_state_dict({ramflow_name(key): value for key, value in state.items()})
     return ram
 
 

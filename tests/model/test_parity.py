@@ -10,6 +10,8 @@ import torch
 
 from ramflow.metrics import at_thresholds, average_precisions, mean_average_precision_public
 from ramflow.model.losses import asymmetric_loss
+from ramflow.weights.ledger import BUFFERS
+from ramflow.weights.upstream import ramflow_name, upstream_state
 from tests.model import golden
 
 
@@ -57,13 +59,23 @@ def test_logits_and_tokens(figures, trained):
 def test_every_gradient_norm(figures, trained):
     parameters = dict(trained[0].named_parameters())
     expected = figures["expected"]["grad_norm"]
-    assert {golden.name_in_ramflow(k) for k in expected} == set(parameters)
+    assert {ramflow_name(k) for k in expected} == set(parameters)
     for key, norm in expected.items():
-        actual = parameters[golden.name_in_ramflow(key)].grad.norm().item()
+        actual = parameters[ramflow_name(key)].grad.norm().item()
         if key.endswith("self.key.bias"):  # zero but for rounding: a constant added to every key changes no attention
             assert max(actual, norm) < 1e-3, key
         else:
             assert actual == pytest.approx(norm, rel=1e-5), key
+
+
+def test_keys(figures, trained):
+    """Exactly the public model's keys and shapes, and what its Swin computes besides."""
+    state = upstream_state(trained[0])
+    parameters = [[key, list(tensor.shape)] for key, tensor in state.items() if not key.endswith(BUFFERS)]
+    assert parameters == sorted(figures["keys"])
+    depths = sum(figures["model"]["depths"])
+    assert sum(key.endswith("relative_position_index") for key in state) == depths
+    assert len(state) == len(parameters) + depths + sum(key.endswith("attn_mask") for key in state)
 
 
 def test_asymmetric_loss(figures):

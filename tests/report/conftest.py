@@ -170,6 +170,7 @@ def write_verify(out: Path, run: Run, settings: Settings) -> None:
             "bytes": 4_812_904,
             "sha256": "sha256:" + "5e" * 32,
             "format": "timm safetensors",
+            "known": {"name": "swin_tiny.pth", "origin": "a public place", "remark": "", "proved": True},
         },
         "encoder": {
             "name": "swin_tiny_patch4_window7_224",
@@ -179,7 +180,14 @@ def write_verify(out: Path, run: Run, settings: Settings) -> None:
             "mean": [0.485],
             "std": [0.229],
         },
-        "ledger": {"loaded": 173, "converted": 0, "expected_missing": 12, "unexpected": 0},
+        "ledger": {
+            "loaded": 173,
+            "converted": 0,
+            "expected_missing": 12,
+            "unexpected": 0,
+            "other": {"text_decoder": 7},
+            "interpolated": ["12 position tables interpolated from window 12 to 7"],
+        },
         "tensors": {"patch_embed.proj.weight": {"shape": [4, 3, 4, 4], "sha256": "sha256:" + "11" * 32}},
         "probe": {"images": 64, "pretrained": 0.4211, "random": 0.2087, "ratio": 2.018},
     }

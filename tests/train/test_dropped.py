@@ -35,3 +35,18 @@ def test_dropped_tags_are_never_in_the_loss(inputs, tmp_path, monkeypatch, missi
     with pytest.raises(Seen) as seen:
         stage.run(artifacts.settings(missing_tags=missing_tags), **paths, out=tmp_path)
     assert seen.value.args[0] == counted
+
+
+def test_validation_asks_nothing_of_dropped_tags(inputs, tmp_path, monkeypatch):
+    def run(self):
+        before = self.validation_scores().targets
+        self.samples.dataset.tags = drop(self.samples.dataset.tags, ["square"])
+        after = self.validation_scores().targets
+        raise Seen(before.any(axis=0).tolist(), after.any(axis=0).tolist())
+
+    monkeypatch.setattr(stage.Trainer, "run", run)
+    with pytest.raises(Seen) as seen:
+        stage.run(artifacts.settings(), **{name: Path(path) for name, path in inputs.items()}, out=tmp_path)
+    before, after = seen.value.args
+    assert before[:3] == [True, True, True]
+    assert after == [before[0], False, *before[2:]]

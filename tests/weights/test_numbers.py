@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ramflow.weights.numbers import STANDS_OUT, look, spectral_excess
+from ramflow.weights.numbers import STANDS_OUT, Numbers, look, spectral_excess
 from tests.weights.conftest import fresh
 
 SHAPES = [(64, 64), (96, 3, 4, 4), (1536, 384), (49, 4)]
@@ -61,3 +61,33 @@ def test_distance_is_relative_to_the_fresh_norm():
     start = fresh(1).swin.state_dict()
     assert look(start, start).distance == 0.0
     assert look({key: 3 * tensor for key, tensor in start.items()}, start).distance == pytest.approx(2.0)
+
+
+class ReadOnce(dict):
+    """Tensors of a large file: each read is time."""
+
+    def __init__(self, tensors):
+        super().__init__(tensors)
+        self.read = []
+
+    def __getitem__(self, key):
+        self.read.append(key)
+        return super().__getitem__(key)
+
+
+def test_every_tensor_is_read_once(trained):
+    state = ReadOnce(trained.swin.state_dict())
+    look(state, fresh(1).swin.state_dict())
+    assert state.read == list(state)
+
+
+def test_it_is_built_a_tensor_at_a_time(trained):
+    start, seen = fresh(1).swin.state_dict(), Numbers()
+    for key, tensor in trained.swin.state_dict().items():
+        seen.add(key, tensor, start[key])
+    assert seen == look(trained.swin.state_dict(), start)
+
+
+def test_the_largest_numbers_are_a_finite_distance_away():
+    seen = look({"a.weight": torch.full((4, 4), 3e38)}, {"a.weight": torch.ones(4, 4)})
+    assert seen.constant == ["a.weight"] and seen.distance == pytest.approx(3e38)

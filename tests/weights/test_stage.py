@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 
 from ramflow.cli import main
 from ramflow.errors import GateRefused, UserError
+from ramflow.weights import stage
 from ramflow.weights.attest import check_attested, load_encoder, read_attestation
+from tests.weights import layouts
 from tests.weights.conftest import NAME, OPTIONS, fresh
 
 MATRIX = "layers.0.blocks.1.mlp.fc1.weight"
@@ -111,7 +113,8 @@ def test_a_dead_tensor_is_refused_and_named(state, save, verify, tiny_data, key,
 
 def test_images_that_do_not_agree_enough_are_a_no(state, save, verify, tiny_data):
     verdict = verify(save(state), tiny_data, min_probe_ratio=50.0)
-    assert failed(verdict) == {"weights.agreement"}
+    assert "weights.agreement" in failed(verdict)
+    assert "at least 50 is expected" in next(c.message for c in verdict.checks if c.id == "weights.agreement")
 
 
 def test_without_data_the_verdict_says_that_no_image_was_shown(state, save, verify):
@@ -125,7 +128,7 @@ def test_without_data_the_verdict_says_that_no_image_was_shown(state, save, veri
     ("settings", "message"),
     [
         ({"encoder_options": {**OPTIONS, "embed_dim": 8}}, r"\d+ not fitting: .* is \[16\], not \[8\]"),
-        ({"encoder_options": {**OPTIONS, "window_size": 2}}, r"window 4, not 2; nothing is interpolated"),
+        ({"encoder_options": {**OPTIONS, "window_size": 2}}, r"window 4, not 2.*set verify\.interpolate: true"),
         ({"encoder_options": {**OPTIONS, "depths": [2, 1]}}, r"13 unknown: layers\.1\.blocks\.1\."),
         ({"encoder_options": {**OPTIONS, "depths": [2, 3]}}, r"13 missing: layers\.1\.blocks\.2\."),
         ({"encoder": "swin_of_nowhere"}, "swin_of_nowhere"),
@@ -141,6 +144,55 @@ def test_another_architecture_is_one_line_and_nothing_is_written(state, save, ve
 def test_too_few_images_for_the_probe(state, save, verify, pack_records, records):
     with pytest.raises(UserError, match="needs 8 readable images, 3 are there"):
         verify(save(state), pack_records(records[:3]))
+
+
+WHOLE = {
+    "microsoft": layouts.microsoft, "hugging face": layouts.hugging_face, "ram++": layouts.ram_plus, "ram": layouts.ram,
+    "tag2text": layouts.tag2text, "ramflow model": layouts.ramflow_model,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_it_works_alone_on_any_of_these(state, tmp_path, capsys, name):
+    torch.save({"model": WHOLE[name](state)}, tmp_path / "weights.pth")
+    file, out = str(tmp_path / "weights.pth"), str(tmp_path / "out")
+    arguments = ["verify", "--weights", file, "--encoder", NAME, "--out", out]
+    assert main([*arguments, "--set", f"verify.encoder_options={json.dumps(OPTIONS)}"]) == 0
+    assert f"verify: weights.pth: {name}, torch" in capsys.readouterr().err
+    written = load_file(tmp_path / "out" / "encoder.safetensors")
+    assert all(torch.equal(tensor, state[key]) for key, tensor in written.items())
+    check_attested(written, read_attestation(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, key: tensors[key].add_(1e-6),
+        lambda tensors, key: tensors[key].zero_(),
+        lambda tensors, key: tensors[key].neg_(),
+    ],
+    ids=["a little", "nothing loaded", "sign"],
+)
+def test_a_tensor_that_is_not_the_files_in_memory_is_named(state, save, verify, monkeypatch, change):
+    """F01: whatever loading did, the tensors in memory are compared with the file's."""
+    load = stage._load
+
+    def faulty(encoder, tensors):
+        load(encoder, tensors)
+        change(encoder.state_dict(), MATRIX)
+
+    monkeypatch.setattr(stage, "_load", faulty)
+    verdict = verify(save(state))
+    assert failed(verdict) == {"weights.in_memory"}
+    assert verdict.failures()[0].examples == [MATRIX]
+
+
+def test_weights_that_were_never_loaded_are_a_no(state, save, verify, monkeypatch):
+    """F01, as the public code had it: the file is read, and the encoder stays as it was initialised."""
+    monkeypatch.setattr(stage, "_load", lambda encoder, tensors: None)
+    verdict = verify(save(state))
+    assert failed(verdict) == {"weights.in_memory"}
+    assert verdict.failures()[0].count == len(state) - 2
 
 
 def test_the_command_line_says_one_line(tmp_path, capsys):
