@@ -22,6 +22,8 @@ BENCHMARKS = {
     "cold_disk": "shards in the loader's order from a cold disk against plain files",
     "image_audit": "image audit against the bare JPEG decoder",
     "near_duplicates": "near-duplicate search by the number of hashes",
+    "embedding": "descriptions and captions through CLIP's text half against the plain way",
+    "weights": "verifying a Swin-L file, and a RAM++ model in the public layout",
 }
 """Module and what it measures. Each has ``run(options: Options) -> list[Figure]``."""
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,14 @@ from ramflow.kfp_launcher import name_outputs
 from ramflow.settings import Section, Settings, read_settings
 from ramflow.stage import Input, Stage, execute
 from ramflow.stages import REPORT_INPUTS, STAGES
+
+COMMANDS = {
+    "tags": ("show, import, export and change tag lists without moving an id", "ramflow.tag_lists.command"),
+    "embeddings": ("import, export and check embeddings of tags", "ramflow.embed.command"),
+    "export": ("write a trained model or verified weights in the public code's layout", "ramflow.weights.command"),
+    "doctor": ("say what went wrong in a run made elsewhere", "ramflow.doctor.command"),
+}
+"""Commands that are no stages: a line of help, and the module whose ``add_options`` takes the parser."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_stage(commands, stage)
     _add_shards(commands)
     _add_report(commands)
+    for name, (text, module) in COMMANDS.items():
+        import_module(module).add_options(commands.add_parser(name, help=text, description=text))
     _add_settings(commands)
     return parser
 
@@ -84,7 +95,7 @@ def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--images", nargs="+", metavar="[path=|caption=]ROOT",
                         help="where the images are: a folder, a .tar, or an s3:// address of either; the .tar files "
                         "directly in a folder are read too")  # fmt: skip
-    parser.add_argument("--tags", type=Path, help="tag list, a name a line")
+    parser.add_argument("--tags", type=Path, help="tag list, a name a line, or a table (ramflow tags)")
     parser.add_argument("--out", type=Path, help="the dataset directory to make")
     parser.add_argument("--shard-mb", type=float, default=256, help="size of a shard in MiB (default 256)")
     parser.add_argument("--match", choices=("path", "caption"), default="path",
@@ -132,7 +143,7 @@ def _run_pack(a: argparse.Namespace) -> None:
 
 def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> None:
     parser = commands.add_parser(stage.name, help=stage.summary, description=stage.summary)
-    _add_common(parser, stage.inputs)
+    _add_common(parser, stage.inputs if stage.name == "audit" else stage.inputs + stage.extras)
     parser.add_argument("--out", required=True, help="directory to write: local or s3://")
     parser.add_argument("--enforce", action="store_true", help="exit with 3 when the verdict is a no")
     parser.add_argument(
@@ -164,7 +175,7 @@ def _given(a: argparse.Namespace, inputs: tuple[Input, ...]) -> dict[str, str]:
 def _run_stage(stage: Stage, a: argparse.Namespace) -> None:
     overrides = [*a.set, *([f"verify.encoder={a.encoder}"] if getattr(a, "encoder", None) else [])]
     settings: Section = getattr(read_settings(a.params, overrides), stage.name)
-    execute(stage, settings, _given(a, stage.inputs), a.out, enforce=a.enforce)
+    execute(stage, settings, _given(a, stage.inputs + stage.extras), a.out, enforce=a.enforce)
     if a.executor_input:
         name_outputs(a.executor_input)
 

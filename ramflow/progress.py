@@ -30,7 +30,7 @@ def say(message: str) -> None:
 
 
 def track(items: Iterable[T], label: str, total: int | None, start: int = 0) -> Iterator[T]:
-    """Yield ``items``, the first being number ``start``, and show how far they are: ``label 120/2000, 31.5/s``.
+    """Yield ``items``, the first being number ``start``, and show how far: ``label 120/2000, 31.5/s, 1 min left``.
 
     ``total`` may be unknown (None).
     """
@@ -56,5 +56,13 @@ def _lines(items: Iterable[T], label: str, total: int | None, start: int) -> Ite
         now = time.monotonic()
         if now - last >= LOG_INTERVAL_SECONDS:
             last = now
-            say(f"{label} {done}{'' if total is None else f'/{total}'}, {(done - start) / (now - begun):.3g}/s")
+            rate = (done - start) / (now - begun)
+            say(f"{label} {done}{'' if total is None else f'/{total}'}, {rate:.3g}/s{_left(total, done, rate)}")
         yield item
+
+
+def _left(total: int | None, done: int, rate: float) -> str:
+    if total is None or rate <= 0:
+        return ""
+    seconds = (total - done) / rate
+    return f", {seconds:.0f} s left" if seconds < 100 else f", {seconds / 60:.0f} min left"

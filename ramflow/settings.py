@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ramflow.errors import UserError
 
@@ -59,12 +59,35 @@ class AuditSettings(Section):
     workers: int = Field(2, ge=1, le=256, description="processes that decode images")
 
 
+def _one_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("one {} is expected, where the tag's name goes")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_one_place)]
+
+
 class EmbedSettings(Section):
     """How tags and captions become vectors."""
 
     batch: int = Field(256, ge=1, description="texts encoded at a time")
-    probe_tags: int = Field(64, ge=1, description="tags whose stored row is compared with a fresh encoding")
+    templates: list[Template] = Field(
+        default_factory=list,
+        description="texts of every tag, each with one {} for its name, put before its descriptions; "
+        "where nothing else is given: a photo of a {}.",
+    )
     min_probe_cosine: float = Field(0.999, ge=0, le=1, description="least cosine of stored and fresh vectors")
+    min_identity: float = Field(
+        1.0, ge=0, le=1, description="least share of tags whose row is nearest to their own fresh or reference vector"
+    )
+    min_reference_cosine: float = Field(0.999, ge=0, le=1, description="least cosine of a row and the reference's")
+    min_reference_correlation: float = Field(
+        0.95, ge=0, le=1, description="least correlation of tag similarities with the reference's"
+    )
+    min_reference_neighbours: float = Field(
+        0.9, ge=0, le=1, description="least share of a tag's 10 nearest tags that are the reference's"
+    )
 
 
 class VerifySettings(Section):
@@ -74,11 +97,15 @@ class VerifySettings(Section):
     encoder_options: dict[str, Any] = Field(
         default_factory=dict, description="timm options that differ from the name's"
     )
+    sha256: str = Field(
+        "", pattern="^((sha256:)?[0-9a-fA-F]{64})?$", description="digest that the weights file must have; empty: any"
+    )
+    interpolate: bool = Field(
+        False, description="take position tables to another window, bicubic; otherwise such a file is refused (F03)"
+    )
     probe_images: int = Field(64, ge=8, description="images shown to the encoder, freshly initialised and loaded")
     min_probe_ratio: float = Field(
-        1.2,
-        ge=0,
-        description="least agreement of two views of an image, as a multiple of a freshly initialised encoder's",
+        1.6, ge=0, description="least figures of the probe's images, as multiples of a freshly initialised encoder's"
     )
 
 

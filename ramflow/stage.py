@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ramflow import storage, verdict
+from ramflow import hub, storage, verdict
 from ramflow.data.dataset import DATASET_FILE
 from ramflow.data.remote import fetch_dataset_tables
 from ramflow.errors import UserError
@@ -32,6 +32,10 @@ class Input:
     """Stages whose output it may be, where it is a stage's output at all; empty: any."""
     related: bool = True
     """It is made from the same things as the other inputs; an earlier version of them is not."""
+    hub: bool = False
+    """It may be a model of the Hugging Face hub."""
+    default: str = ""
+    """What it is where it is not given."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,9 @@ def open_inputs(
         GateRefused: the verdict of a gated input is a no.
     """
     inputs = {i.name: i for i in known}
+    given = {i.name: i.default for i in inputs.values() if i.default} | dict(given)
     assert set(given) <= set(inputs), set(given) - set(inputs)
-    paths = {name: _local(name, path) for name, path in given.items()}
+    paths = {name: _local(inputs[name], path) for name, path in given.items()}
     verdicts = {name: v for name, path in paths.items() if (v := _verdict_of(path)) is not None}
     for name, v in verdicts.items():
         _check_maker(inputs[name], v, given[name])
@@ -130,9 +135,11 @@ def open_inputs(
     return paths, digests
 
 
-def _local(name: str, path: str) -> Path:
-    if name == "data" and storage.is_remote(path):
+def _local(given: Input, path: str) -> Path:
+    if given.name == "data" and storage.is_remote(path):
         return fetch_dataset_tables(path, CACHE / "s3")
+    if given.hub and not storage.is_remote(path) and not Path(path).exists():
+        return hub.fetch(path, CACHE / "hub")
     return storage.fetch(path, CACHE / "s3")
 
 

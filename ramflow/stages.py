@@ -5,7 +5,8 @@ from __future__ import annotations
 from ramflow.stage import Input, Stage
 
 DATA = Input("data", "the packed dataset (ramflow pack)", made_by=("pack",))
-CLIP = Input("clip", "a CLIP model in transformers layout: folder or hub copy", gated=False)
+CLIP = Input("clip", "a CLIP in transformers layout: a folder, or OWNER/NAME[@REVISION] of the Hugging Face hub",
+             required=False, gated=False, hub=True, default="openai/clip-vit-base-patch16")  # fmt: skip
 AUDIT = Input("audit", "output of the audit stage", made_by=("audit",))
 EMBED = Input("embed", "output of the embed stage", made_by=("embed",))
 VERIFY = Input("verify", "output of the verify stage", made_by=("verify",))
@@ -31,13 +32,23 @@ STAGES = (
     Stage(
         "embed",
         "tag descriptions and captions through the CLIP text encoder",
-        (DATA, AUDIT, Input("descriptions", "upstream's description JSON: a list of one-key objects"), CLIP),
+        (DATA, AUDIT,
+         Input("descriptions", "texts of every tag: upstream's JSON, {tag: texts}, or tag<TAB>text lines",
+               required=False),
+         CLIP),
         "ramflow.embed.stage:run",
+        resumable=True,
+        extras=(Input("embeddings", "tag embeddings in place of encoding descriptions: upstream's .pth, a "
+                      "RAM++ checkpoint, or ramflow's", required=False, gated=False, related=False),
+                Input("reference", "tag embeddings that are known to be right, to compare with", required=False,
+                      gated=False, related=False)),
     ),
     Stage(
         "verify",
         "load pretrained encoder weights exactly, and prove it",
-        (Input("weights", "the encoder's weights file"), Input("data", DATA.help, required=False),
+        (Input("weights", "the encoder's weights file: a Swin of Microsoft, timm or Hugging Face, or a checkpoint of "
+               "RAM, RAM++ or Tag2Text"),
+         Input("data", DATA.help, required=False),
          Input("embed", "only so that verify comes after it", required=False)),
         "ramflow.weights.stage:run",
     ),

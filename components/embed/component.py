@@ -19,9 +19,9 @@ def embed(
         params: JSON text of the section, {"embed": {...}}; `ramflow settings` lists the keys.
         data: the packed dataset, a path or s3:// address; never an artifact, so that no pod downloads it whole.
         audit: output of audit.
-        descriptions: upstream's description JSON, a path or s3:// address.
-        clip: CLIP model in transformers layout, a path or s3:// address.
-        out: tag and caption vectors, verdict.
+        descriptions: texts of every tag, JSON or tag<TAB>text lines, a path or s3:// address.
+        clip: CLIP in transformers layout, a path, s3:// address, or OWNER/NAME[@REVISION] of the Hugging Face hub.
+        out: tag and caption vectors, findings, verdict.
     """
     return dsl.ContainerSpec(
         image=IMAGE,

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser, audit: Stage) -> None:
     _add_inputs(parser, audit.extras)
     parser.add_argument("--annotations", nargs="+", metavar="[SPLIT=]FILE",
                         help="audit these annotation files, before any image is there; in place of --data")  # fmt: skip
-    parser.add_argument("--tags", help="tag list, a name a line; with --annotations")
+    parser.add_argument("--tags", help="tag list, a name a line, or a table; with --annotations")
     parser.add_argument("--shard-range", metavar="FIRST:END",
                         help="look at these shards only, END exclusive: makes a part, without conclusions")  # fmt: skip
     parser.add_argument("--parts", nargs="+", metavar="PART", help="conclude from these parts, which cover all shards")

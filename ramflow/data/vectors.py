@@ -8,18 +8,22 @@ order, and ``offsets`` int64 [samples + 1]: the captions of sample i are rows of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ramflow.data import tensors
 from ramflow.errors import UserError
+from ramflow.storage import whole_file
 
 TAGS_FILE = "tags.safetensors"
 CAPTIONS_FILE = "captions.safetensors"
@@ -40,9 +44,10 @@ class TagEmbeddings:
     encoder: dict[str, Any]
 
     def write(self, directory: Path) -> None:
-        """Write ``tags.safetensors`` into ``directory``, the same bytes for the same content."""
-        tensors = {"embeddings": self.embeddings.contiguous(), "mask": self.mask.contiguous()}
-        save_tensors(tensors, directory / TAGS_FILE, {"tag_digest": self.tag_digest, "encoder": self.encoder})
+        """Write ``tags.safetensors`` into ``directory``, whole or not at all, the same bytes for the same content."""
+        content = {"embeddings": self.embeddings.contiguous(), "mask": self.mask.contiguous()}
+        with whole_file(directory / TAGS_FILE) as temporary:
+            save_tensors(content, temporary, {"tag_digest": self.tag_digest, "encoder": self.encoder})
 
 
 def read_tag_embeddings(directory: Path) -> TagEmbeddings:
@@ -90,27 +95,58 @@ class CaptionVectors:
         return rows.float()
 
 
-def write_caption_vectors(directory: Path, vectors: Tensor, counts: list[int]) -> None:
-    """Write ``captions.safetensors`` into ``directory``.
+def write_caption_vectors(directory: Path, vectors: Tensor, counts: Sequence[int]) -> None:
+    """Write ``captions.safetensors`` into ``directory`` at once.
 
     Args:
         directory: where to.
         vectors: float16 [captions, width], in manifest order.
         counts: captions of each sample, in manifest order.
     """
-    offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
-    offsets[1:] = torch.tensor(counts, dtype=torch.int64).cumsum(0)
-    assert int(offsets[-1]) == len(vectors)
-    save_tensors({"vectors": vectors.contiguous(), "offsets": offsets}, directory / CAPTIONS_FILE, {})
+    assert sum(counts) == len(vectors)
+    create_caption_file(directory, np.asarray(counts, dtype=np.int64), vectors.shape[1])
+    rows = caption_rows(directory)
+    rows[:] = vectors.numpy()
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
+def create_caption_file(directory: Path, counts: npt.NDArray[np.int64], width: int) -> None:
+    """Make ``captions.safetensors`` in ``directory`` with its offsets, and zeros as vectors, to be filled by rows.
+
+    The file appears whole or not at all. All its room on disk is taken now: a full disk is an error here, and not the
+    death of the process that writes to the map.
+
+    Args:
+        directory: where to.
+        counts: captions of each sample, in manifest order.
+        width: of a vector.
+    """
+    layout = {"offsets": ("int64", (len(counts) + 1,)), "vectors": ("float16", (int(counts.sum()), width))}
+    with whole_file(directory / CAPTIONS_FILE) as temporary:
+        arrays = tensors.create(temporary, layout)
+        with temporary.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, temporary.stat().st_size))
+        np.cumsum(counts, out=arrays["offsets"][1:])
+
+
+def caption_rows(directory: Path) -> npt.NDArray[np.float16]:
+    """The vectors of ``directory/captions.safetensors``, float16 [captions, width], mapped for reading and writing."""
+    path = directory / CAPTIONS_FILE
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        vectors = json.loads(file.read(length))["vectors"]
+    shape = tuple(vectors["shape"])
+    if 0 in shape:
+        return np.zeros(shape, dtype=np.float16)
+    return np.memmap(path, dtype=np.float16, mode="r+", offset=8 + length + vectors["data_offsets"][0], shape=shape)
+
+
+def save_tensors(content: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
     """Write a safetensors file with ``metadata`` as JSON under one key.
 
     safetensors writes several metadata keys in random order; one key keeps the same content the same bytes.
     """
     text = json.dumps(metadata, sort_keys=True)
-    safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: text})
+    safetensors.torch.save_file(content, path, metadata={METADATA_KEY: text})
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,54 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection
+from transformers import (
+    AltCLIPModel,
+    AutoConfig,
+    AutoTokenizer,
+    ChineseCLIPModel,
+    CLIPTextModelWithProjection,
+    MetaClip2TextModelWithProjection,
+)
 from transformers.utils import logging
 
 from ramflow import storage
 from ramflow.errors import UserError
 from ramflow.progress import track
+from ramflow.weights.containers import load_torch
 
-CLIP_TYPES = ("clip", "clip_text_model")
+IMAGE_HALF = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]
 TOKENIZED_AT_A_TIME = 4096
 
 transformers_logging: Any = logging
 
 
-class _TextHalf(CLIPTextModelWithProjection):
+class _Clip(CLIPTextModelWithProjection):
     """The text model of a folder that may hold a whole CLIP, whose other half is left in the file."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]  # noqa: RUF012 (as transformers declares it)
+    _keys_to_ignore_on_load_unexpected = IMAGE_HALF
+
+
+class _MetaClip2(MetaClip2TextModelWithProjection):
+    _keys_to_ignore_on_load_unexpected = IMAGE_HALF
+
+
+KINDS: dict[str, Any] = {
+    "clip": _Clip,
+    "clip_text_model": _Clip,
+    "metaclip_2": _MetaClip2,
+    "metaclip_2_text_model": _MetaClip2,
+    "chinese_clip": ChineseCLIPModel,
+    "altclip": AltCLIPModel,
+}
+"""Model types of transformers whose vectors of a text do not depend on how far its batch is padded."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids, start and end included; those of the texts in ``cut`` are no longer than the limit now."""
+
+    ids: list[array[int]]
+    cut: list[bool]
 
 
 class TextEncoder:
@@ -38,67 +71,106 @@ class TextEncoder:
     """
 
     def __init__(self, clip: Path) -> None:
-        """Load the tokenizer and the text model of a folder in transformers' layout.
+        """Load the tokenizer and the text model of a folder in transformers' layout; no code in it is run.
 
         Raises:
-            UserError: transformers cannot read it, it is not a CLIP, or weights are missing from it.
+            UserError: transformers cannot read it, it is no CLIP, its weights want to run code, or some are missing.
         """
         transformers_logging.disable_progress_bar()
         with _one_line(clip):
-            text_half: Any = _TextHalf
-            config: Any = AutoConfig.from_pretrained(clip)
-            if config.model_type not in CLIP_TYPES:
-                raise UserError(f"{clip} is a {config.model_type} model, not CLIP: give a CLIP folder of transformers")
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(clip)
-            model, info = text_half.from_pretrained(clip, dtype=torch.float32, output_loading_info=True)
-        absent = sorted(info["missing_keys"])
+            config: Any = AutoConfig.from_pretrained(clip, trust_remote_code=False)
+            if config.model_type not in KINDS:
+                raise UserError(
+                    f"{clip} is a {config.model_type} model, not CLIP: give one of the types {', '.join(KINDS)}"
+                )
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(clip, trust_remote_code=False)
+            model, info = _load(KINDS[config.model_type], clip)
+        absent = sorted(key for key in info["missing_keys"] if not key.startswith(("vision_model", "visual_proj")))
         if absent:
             raise UserError(f"{clip} lacks {len(absent)} weights of its text model, first {absent[0]}: fetch it again")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model.eval().requires_grad_(False).to(self._device)
+        self._model = _text_half(model).eval().requires_grad_(False).to(self._device)
         self.width: int = model.config.projection_dim
-        self.limit: int = min(model.config.max_position_embeddings, self._tokenizer.model_max_length)
+        self.limit: int = min(_positions(model.config), self._tokenizer.model_max_length)
         self.identity = {"type": config.model_type, "width": self.width, "weights": _weights_digest(clip)}
 
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of every text before it is cut at ``limit``, start and end token included."""
-        counts: list[int] = []
-        for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
+    def tokenize(self, texts: Sequence[str], label: str | None = None) -> Tokens:
+        """Token ids of every text, cut at ``limit``; ``label`` shows the progress."""
+        tokens = Tokens([], [])
+        starts = range(0, len(texts), TOKENIZED_AT_A_TIME)
+        for start in track(starts, label, len(starts)) if label else starts:
             part = list(texts[start : start + TOKENIZED_AT_A_TIME])
-            counts += [len(ids) for ids in self._tokenizer(part, verbose=False)["input_ids"]]
-        return counts
+            ids: list[list[int]] = self._tokenizer(part, verbose=False)["input_ids"]
+            long = [place for place, own in enumerate(ids) if len(own) > self.limit]
+            if long:
+                texts_cut = [part[place] for place in long]
+                shorter = self._tokenizer(texts_cut, truncation=True, max_length=self.limit)["input_ids"]
+                for place, own in zip(long, shorter, strict=True):
+                    ids[place] = own
+            tokens.ids.extend(array("i", own) for own in ids)
+            tokens.cut.extend(place in long for place in range(len(ids)))
+        return tokens
 
-    @torch.inference_mode()
-    def encode(
-        self, texts: Sequence[str], counts: Sequence[int], batch: int, label: str, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """Unit vectors [texts, width] on the CPU, in the order of ``texts``; computed in float32, kept as ``dtype``.
+    def encode_tokens(self, ids: Sequence[array[int]], batch: int) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield places in ``ids`` and their unit vectors, float32 [at most batch, width] on the CPU, shortest first.
 
-        Args:
-            texts: what to encode; longer ones are cut at ``limit`` tokens.
-            counts: their :meth:`token_counts`: texts of one length are encoded together.
-            batch: texts at a time.
-            label: what the progress line says.
-            dtype: of the result.
+        Texts of about one length are encoded together: what is padded costs as much as what is not.
         """
-        vectors = torch.empty(len(texts), self.width, dtype=dtype)
-        order = sorted(range(len(texts)), key=counts.__getitem__)
-        batches = [order[start : start + batch] for start in range(0, len(order), batch)]
-        for rows in track(batches, label, len(batches)):
-            vectors[rows] = self._encode([texts[row] for row in rows]).to(dtype)
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        for start in range(0, len(order), batch):
+            places = order[start : start + batch]
+            yield places, self._vectors([ids[place].tolist() for place in places])
+
+    def encode(self, texts: Sequence[str], batch: int, label: str | None = None) -> Tensor:
+        """Unit vectors [texts, width] on the CPU, float32, in the order of ``texts``; ``label`` shows the progress."""
+        vectors = torch.empty(len(texts), self.width)
+
+        def fill() -> Iterator[int]:
+            for places, some in self.encode_tokens(self.tokenize(texts).ids, batch):
+                vectors[places] = some
+                yield from places
+
+        for _ in track(fill(), label, len(texts)) if label else fill():
+            pass
         return vectors
 
-    def encode_one(self, text: str) -> Tensor:
-        """The unit vector [width] of one text on its own, float32 on the CPU."""
-        return self._encode([text])[0]
-
     @torch.inference_mode()
-    def _encode(self, texts: list[str]) -> Tensor:
-        tokens = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self.limit, return_tensors="pt", verbose=False
-        )
-        vectors: Tensor = self._model(**tokens.to(self._device)).text_embeds
+    def _vectors(self, ids: list[list[int]]) -> Tensor:
+        tokens = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt", verbose=False).to(self._device)
+        if isinstance(self._model, (_Clip, _MetaClip2)):
+            vectors: Tensor = self._model(**tokens).text_embeds
+        else:
+            vectors = self._model.get_text_features(**tokens).pooler_output
         return normalize(vectors.float(), dim=-1).cpu()
+
+
+def _load(kind: Any, clip: Path) -> tuple[Any, dict[str, Any]]:
+    """The model and what transformers says of its loading; pickled weights go through the one reader of pickles."""
+    pickled = [] if any(clip.glob("model*.safetensors")) else sorted(clip.glob("pytorch_model*.bin"))
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
+    if not pickled:
+        return kind.from_pretrained(clip, **options)
+    state: dict[str, Tensor] = {}
+    for path in pickled:
+        content = load_torch(path)
+        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise UserError(f"{path} holds no weights by name: give a folder with model.safetensors")
+        state |= content
+    config = kind.config_class.from_pretrained(clip)
+    return kind.from_pretrained(None, config=config, state_dict=state, **options)
+
+
+def _text_half(model: Any) -> Any:
+    for name in ("vision_model", "visual_projection"):
+        if hasattr(model, name):
+            delattr(model, name)
+    return model
+
+
+def _positions(config: Any) -> int:
+    """Most tokens that a text model has places for; RoBERTa's count from the padding token on."""
+    text = getattr(config, "text_config", config)
+    return int(text.max_position_embeddings) - (text.pad_token_id + 1 if config.model_type == "altclip" else 0)
 
 
 def _weights_digest(clip: Path) -> str:
@@ -111,6 +183,8 @@ def _weights_digest(clip: Path) -> str:
 def _one_line(clip: Path) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{clip} is not a CLIP that transformers can read: {reason}") from None

@@ -38,7 +38,7 @@ def _rows_check(id: str, faulty: Tensor, message: str) -> Check:
 
 def spread_check(rows: Tensor) -> Check:
     """Check ``embed.constant`` of unit rows [rows, width]: the encoder does not say the same of every text."""
-    spread = 1.0 - float(rows.double().mean(dim=0).norm()) ** 2
+    spread = 1.0 - float(rows.mean(dim=0, dtype=torch.float64).norm()) ** 2
     constant = not spread >= MIN_SPREAD
     message = f"vectors of different tags differ by {spread:.2g} (1 - mean cosine), at least {MIN_SPREAD:g} is expected"
     return check("embed.constant", "error", len(rows) if constant else 0, len(rows), message)
