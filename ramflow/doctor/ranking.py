@@ -12,7 +12,7 @@ ORDER = (
     "embeddings.uneven", "encoder.partly_loaded", "tags.reindexed", "embeddings.averaged",
     "encoder.window", "batch.unlike", "rate.jump", "scale.runaway",
     "distillation.floor", "losses.spikes", "losses.swings", "losses.stall",
-    "tags.never_used", "embeddings.not_unit",
+    "tags.never_used", "tags.duplicates", "embeddings.not_unit",
 )  # fmt: skip
 """By how much of a bad result each explains: nothing is learnt; another thing is learnt; less or slower is learnt."""
 

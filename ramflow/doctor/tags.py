@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ramflow.doctor.case import Case
 from ramflow.doctor.finding import Answer, Finding, Untold
 from ramflow.doctor.recipe import PUBLIC_TAGS
@@ -9,6 +11,7 @@ from ramflow.doctor.tag_ids import TagIds
 
 SOME_FEWER = 0.9
 """A model with at least this share of the public number of tags, and not all, has lost some of them."""
+SHOWN = 5
 REINDEXED = (
     "A tag's id is its line number: after a line is taken out every later tag has a new id, and whatever keeps the "
     "old ids (annotations, embeddings, thresholds, a released checkpoint) speaks of other tags from there on."
@@ -52,6 +55,8 @@ def _counts(case: Case) -> dict[str, int]:
 
 
 def _look_at_list(tags: TagIds, answer: Answer) -> None:
+    if twice := {name: count for name, count in Counter(tags.names).items() if count > 1}:
+        answer.findings.append(_duplicates(tags, twice))
     if not tags.derived:
         known = sum(i is not None for i in tags.to_full)
         answer.seen.append(("tags", f"another list than {tags.full}: {known} of {len(tags.names)} names stand there"))
@@ -62,6 +67,18 @@ def _look_at_list(tags: TagIds, answer: Answer) -> None:
         answer.findings.append(_reindexed(tags))
     else:
         answer.seen.append(("tags", f"{len(tags.gone)} names of {tags.full} are not there, the others keep their ids"))
+
+
+def _duplicates(tags: TagIds, twice: dict[str, int]) -> Finding:
+    first = next(iter(twice))
+    lines = [str(i) for i, name in enumerate(tags.names) if name == first]
+    return Finding(
+        "tags.duplicates", "note", "certain", f"{len(twice)} names stand on several lines of the tag list",
+        [f"{', '.join(map(repr, list(twice)[:SHOWN]))}; ids of {first!r}: {', '.join(lines)}"],
+        "Whatever looks a tag up by its name finds one of its lines only, and precision and recall by name mix them.",
+        "Drop all but one line of each with `ramflow tags drop id:NUMBER`, which keeps all ids, or give them names "
+        "of their own.",
+    )  # fmt: skip
 
 
 def _reindexed(tags: TagIds) -> Finding:

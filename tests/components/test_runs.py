@@ -56,7 +56,7 @@ def test_a_gate_that_says_no_fails_the_task(root, tiny_data, ranges, capfd):
 @needs_models
 def test_embed(embedded):
     assert read_verdict(embedded).passed
-    assert names_in(embedded) == {"tags.safetensors", "captions.safetensors", "verdict.json"}
+    assert names_in(embedded) == {"tags.safetensors", "captions.safetensors", "findings.parquet", "verdict.json"}
 
 
 @needs_models

@@ -48,6 +48,14 @@ def test_the_weights_file_is_never_trained(look, base, tmp_path):
     assert finding.id == "weights.random"
 
 
+def test_the_weights_file_holds_nan(look, swin, tmp_path):
+    content = torch.load(swin, weights_only=True)
+    content["model"]["patch_embed.proj.bias"][3] = math.nan
+    torch.save(content, tmp_path / "swin.pth")
+    (finding,) = look(weights=tmp_path / "swin.pth").findings
+    assert finding.id == "weights.not_finite" and "patch_embed.proj.bias" in " ".join(finding.evidence)
+
+
 def test_another_weights_file(look, small, tmp_path):
     """A run from other pretrained weights: it is said that this is the other reading."""
     from tests.doctor.runs import pretrained, save_swin

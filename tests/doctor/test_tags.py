@@ -61,6 +61,13 @@ def test_tags_dropped_at_the_end_move_nothing(look, full, tmp_path):
     assert ids(look(tags=tag_list(tmp_path / "tags.txt", FULL[:-9]), full_tags=full)) == []
 
 
+def test_a_name_on_two_lines(look, full, tmp_path):
+    twice = tag_list(tmp_path / "tags.txt", [*FULL, FULL[7]])
+    (finding,) = look(tags=twice, full_tags=full).findings
+    assert finding.id == "tags.duplicates" and finding.kind == "note"
+    assert f"ids of {FULL[7]!r}: 7, {len(FULL)}" in finding.evidence[0]
+
+
 def test_a_list_of_ones_own(look, kept):
     answer = look(tags=kept)  # beside the public list
     assert ids(answer) == []
