@@ -23,6 +23,9 @@ LEDGER = {
     "unexpected": "of the file, not used",
 }
 
+FRESH = "_fresh"
+"""How the names of figures of a fresh encoder end."""
+
 
 @dataclass(frozen=True)
 class EmbedPart:
@@ -40,7 +43,8 @@ class VerifyPart:
     """The attestation: where the weights come from, how many tensors went which way, what the probe saw.
 
     ``loaded`` counts the encoder's tensors that come from the file, ``unused`` those that stayed in it; ``known`` says
-    which public file it is, where that is proved or named, ``interpolated`` what was changed when asked for.
+    which public file it is, where that is proved or named, ``interpolated`` what was changed when asked for. ``probe``
+    has the name of a figure, its value, and that of a fresh encoder.
     """
 
     source: str
@@ -54,7 +58,7 @@ class VerifyPart:
     loaded: int
     unused: int
     ledger: list[tuple[str, int]]
-    probe: list[tuple[str, str]]
+    probe: list[tuple[str, str, str]]
 
 
 def embed_part(run: Run) -> EmbedPart:
@@ -96,8 +100,13 @@ def verify_part(run: Run) -> VerifyPart:
             loaded=count["loaded"] + count["converted"],
             unused=count["unexpected"],
             ledger=[(label, count[key]) for key, label in LEDGER.items()],
-            probe=[(key.replace("_", " "), text) for key, text in rows(content["probe"] or {})],
+            probe=_probe(dict(rows(content["probe"] or {}))),
         )
+
+
+def _probe(figures: dict[str, str]) -> list[tuple[str, str, str]]:
+    own = [name for name in figures if not name.endswith(FRESH) or name.removesuffix(FRESH) not in figures]
+    return [(name.replace("_", " "), figures[name], figures.get(name + FRESH, "")) for name in own]
 
 
 def _count(value: Any) -> int:

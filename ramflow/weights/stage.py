@@ -68,7 +68,7 @@ def run(
     probe = _probe(numbers, len(views[0]) if views else 0, loaded, fresh)
     Attestation(source, _identity(encoder, settings), asdict(ledger), tensor_digests(memory), probe).write(out)
     checks = [*_checks(ledger, differing, numbers, source), *_functional(loaded, fresh, settings)]
-    shown = {name: figure for name, figure in probe.items() if not name.endswith("_fresh")}
+    shown = {name: figure for name, figure in probe.items() if name.removesuffix("_fresh") not in probe.keys() - {name}}
     return Verdict("verify", checks=checks, metrics={"format": file.format, "tensors": len(memory), **shown})
 
 

@@ -189,7 +189,13 @@ def write_verify(out: Path, run: Run, settings: Settings) -> None:
             "interpolated": ["12 position tables interpolated from window 12 to 7"],
         },
         "tensors": {"patch_embed.proj.weight": {"shape": [4, 3, 4, 4], "sha256": "sha256:" + "11" * 32}},
-        "probe": {"images": 64, "pretrained": 0.4211, "random": 0.2087, "ratio": 2.018},
+        "probe": {
+            "images": 64,
+            "agreement": 0.4211,
+            "agreement_fresh": 0.2087,
+            "ratio": 2.018,
+            "distance_to_fresh": 1.9,
+        },
     }
     (out / "attestation.json").write_text(json.dumps(attestation))
     checks = [

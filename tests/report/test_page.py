@@ -120,6 +120,7 @@ def test_each_stage_shows_what_it_found(html: str) -> None:
         and "ratio 2.02" in text
     )
     assert "swin_tiny.pth of a public place" in text and "of the file, not used 7" in text
+    assert "agreement 0.421 0.209" in text and "distance to fresh 1.9" in text
     assert "12 position tables interpolated from window 12 to 7" in text
     assert "Smallest crop 20 % of the image" in text  # F18
     assert "Validation mAP best 0.41" in text and "Best validation mAP 0.25" in text
