@@ -165,7 +165,8 @@ def _add_common(parser: argparse.ArgumentParser, inputs: tuple[Input, ...]) -> N
     parser.add_argument("--params", help="YAML file of parameters, or its content as a JSON object")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one parameter")
     for i in inputs:
-        parser.add_argument(f"--{i.name}", required=i.required, help=i.help + ("" if i.required else " (optional)"))
+        needed = "" if i.required else f" (default {i.default})" if i.default else " (optional)"
+        parser.add_argument(f"--{i.name}", required=i.required, help=i.help + needed)
 
 
 def _given(a: argparse.Namespace, inputs: tuple[Input, ...]) -> dict[str, str]:

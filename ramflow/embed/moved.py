@@ -48,7 +48,8 @@ def _in_order(target: list[int], moved: list[int], chain: list[int], reference_t
     turned = _turned(target, moved, reference_tags)
     together = [tag for tag in chain if target[tag] != tag]
     if turned or len({target[tag] - tag for tag in together}) == 1:
-        where = "around the end of the list" if turned else f"from tag {together[0]} to tag {together[-1]}"
+        around = len({target[tag] - tag for tag in moved}) > 1
+        where = "around the end of the list" if turned and around else f"from tag {together[0]} to tag {together[-1]}"
         message = f"shifted by {size:+d} {where}: row i is that of tag i{size:+d}; {MAKE_AGAIN}"
         return Diagnosis("shifted", message, evidence, tuple(moved))
     gone, added = _gaps(target, chain, reference_tags)

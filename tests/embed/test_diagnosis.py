@@ -38,6 +38,11 @@ def test_a_shift_from_one_tag_on():
     assert diagnosis.tags == tuple(range(42, 149))
 
 
+def test_a_tag_that_went_to_the_end_of_the_list():
+    diagnosis = compare(chosen(sample(), [*range(60), *range(61, 150), 60]), sample()).diagnoses[0]
+    assert diagnosis.kind == "shifted" and "shifted by +1 from tag 60 to tag 148" in diagnosis.message
+
+
 def test_a_block_that_is_one_tag_late():
     order = [*range(20), 19, *range(20, 79), *range(80, 150)]
     diagnosis = compare(chosen(sample(), order), sample()).diagnoses[0]
