@@ -29,11 +29,12 @@ FEW_IMAGES = 32
 CONSTANT = 1e-5
 """Features whose deviation is a smaller part of their size are taken to be constant."""
 
+HEAD = "weights.class_head"
 GATES = (
     ("agreement", "weights.agreement", True, "two views of an image agree {} times as well as"),
     ("neighbours", "weights.neighbours", False, "views of an image are nearest neighbours {} times as often as"),
     ("directions", "weights.variance", False, "features vary in {} times as many directions as"),
-    ("same_class", "weights.class_head", True,
+    ("same_class", HEAD, True,
      "the file's class head gives two views of an image one class {} times as often as"),
 )  # fmt: skip
 """A figure, its check, whether that may refuse, and what it says."""
@@ -133,27 +134,33 @@ def figures(loaded: Functional, fresh: Functional) -> dict[str, float]:
 def functional_checks(loaded: Functional, fresh: Functional, settings: VerifySettings) -> list[Check]:
     """Gates on the figures: at least ``min_probe_ratio`` times those of the fresh encoder.
 
-    Agreement and class head refuse. Neighbours and directions only warn: where images show a few kinds of things, an
-    encoder that was trained to tell kinds apart loses these two to a fresh one.
+    Agreement and class head refuse where no figure at all is reached: a large fresh encoder, or images unlike those of
+    the pretraining, leave a genuine one little room in a single figure. Neighbours and directions only ever warn: where
+    images show a few kinds of things, an encoder that was trained to tell kinds apart loses these two to a fresh one.
     """
+    judged = [gate for gate in GATES if _is_judged(gate[0], loaded, fresh)]
+    ratios = {figure: _ratio(figure, loaded, fresh) for figure, *_ in judged}
+    vouched = loaded.images < FEW_IMAGES or any(ratio >= settings.min_probe_ratio for ratio in ratios.values())
     checks = [_sound(loaded, fresh)]
-    for figure, id, may_refuse, saying in GATES:
+    for figure, id, may_refuse, saying in judged:
+        failed = not ratios[figure] >= settings.min_probe_ratio
+        severity: Severity = "error" if may_refuse and not (failed and vouched) else "warning"
         one, other = getattr(loaded, figure), getattr(fresh, figure)
-        if one is None or other is None:
-            continue
-        if figure == "same_class" and not loaded.head_trained:
-            checks.append(check(id, "info", 0, loaded.images, "the file's class head looks untrained"))
-            continue
-        severity: Severity = "error" if may_refuse and loaded.images >= FEW_IMAGES else "warning"
-        ratio, least = _ratio(figure, loaded, fresh), settings.min_probe_ratio
-        failed = not ratio >= least
         advice = "; give the pretrained file, or lower verify.min_probe_ratio for images unlike those it was trained on"
         checks.append(check(
             id, severity, loaded.images if failed else 0, loaded.images,
-            f"{saying.format(f'{ratio:.2f}')} with a fresh encoder ({one:.3g} against {other:.3g}), "
-            f"at least {least:g} is expected of pretrained weights" + (advice if failed else ""),
+            f"{saying.format(f'{ratios[figure]:.2f}')} with a fresh encoder ({one:.3g} against {other:.3g}), "
+            f"at least {settings.min_probe_ratio:g} is expected of pretrained weights" + (advice if failed else ""),
         ))  # fmt: skip
+    if loaded.same_class is not None and not loaded.head_trained:
+        checks.append(check(HEAD, "info", 0, loaded.images, "the file's class head looks untrained"))
     return checks
+
+
+def _is_judged(figure: str, loaded: Functional, fresh: Functional) -> bool:
+    if figure == "same_class" and not loaded.head_trained:
+        return False
+    return getattr(loaded, figure) is not None and getattr(fresh, figure) is not None
 
 
 def _sound(loaded: Functional, fresh: Functional) -> Check:

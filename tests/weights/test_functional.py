@@ -204,6 +204,15 @@ def test_every_figure_is_a_gate():
     assert failed(RANDOM, RANDOM, VerifySettings(min_probe_ratio=0.0)) == set()
 
 
+def test_one_figure_that_is_reached_speaks_for_the_encoder():
+    def refused(seen):
+        return {c.id for c in functional_checks(seen, RANDOM, SETTINGS) if c.severity == "error" and not c.passed}
+
+    assert refused(RANDOM) == {"weights.agreement", "weights.class_head"}
+    assert refused(replace(RANDOM, directions=3 * RANDOM.directions)) == set()
+    assert refused(replace(RANDOM, agreement=3 * RANDOM.agreement)) == set()
+
+
 def test_few_images_warn_and_do_not_refuse():
     few = [c.severity for c in functional_checks(replace(RANDOM, images=31), RANDOM, SETTINGS)]
     many = [c.severity for c in functional_checks(replace(RANDOM, images=32), RANDOM, SETTINGS)]
