@@ -108,6 +108,7 @@ class _Runs:
         self.runs: list[list[Row]] = []
 
     def add(self, row: Row) -> None:
+        """Add a row of the console; a place that was there before starts a run anew, or goes back in it."""
         last = self.runs[-1][-1] if self.runs else None
         if last is None or ((row.epoch, row.step) <= (last.epoch, last.step) and row.epoch == 0):
             self.runs.append([])
@@ -126,6 +127,7 @@ class _Runs:
         return self.runs[index] if -index <= len(self.runs) else []
 
     def means_of(self, index: int) -> dict[int, dict[str, float]]:
+        """Losses by epoch of the run at a negative index."""
         return {row.epoch: row.values for row in self.of(index)}
 
 
