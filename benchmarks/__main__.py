@@ -23,6 +23,8 @@ BENCHMARKS = {
     "image_audit": "image audit against the bare JPEG decoder",
     "near_duplicates": "near-duplicate search by the number of hashes",
     "embedding": "descriptions and captions through CLIP's text half against the plain way",
+    "activations": "what the encoder keeps for the backward pass, an image, against timm's forward pass",
+    "training_step": "a training step, re-weighting and what the head keeps, against a plain implementation",
     "weights": "verifying a Swin-L file, and a RAM++ model in the public layout",
 }
 """Module and what it measures. Each has ``run(options: Options) -> list[Figure]``."""

@@ -18,11 +18,13 @@ from ramflow.errors import UserError
 from ramflow.kfp_launcher import name_outputs
 from ramflow.settings import Section, Settings, read_settings
 from ramflow.stage import Input, Stage, execute
-from ramflow.stages import REPORT_INPUTS, STAGES
+from ramflow.stages import REPORT_EXTRAS, REPORT_INPUTS, STAGES
+from ramflow.train import command as train_command
 
 COMMANDS = {
     "tags": ("show, import, export and change tag lists without moving an id", "ramflow.tag_lists.command"),
     "embeddings": ("import, export and check embeddings of tags", "ramflow.embed.command"),
+    "tag": ("tag pictures with a trained model", "ramflow.tagging.command"),
     "export": ("write a trained model or verified weights in the public code's layout", "ramflow.weights.command"),
     "doctor": ("say what went wrong in a run made elsewhere", "ramflow.doctor.command"),
 }
@@ -154,6 +156,8 @@ def _add_stage(commands: argparse._SubParsersAction[_Parser], stage: Stage) -> N
     parser.set_defaults(run=lambda a: _run_stage(stage, a))
     if stage.name == "audit":
         audit_command.add_options(parser, stage)
+    if stage.name == "train":
+        train_command.add_options(parser, stage)
 
 
 def _add_shards(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -184,7 +188,7 @@ def _run_stage(stage: Stage, a: argparse.Namespace) -> None:
 def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "one self-contained page of all that the stages found"
     parser = commands.add_parser("report", help=text, description=text)
-    _add_common(parser, REPORT_INPUTS)
+    _add_common(parser, REPORT_INPUTS + REPORT_EXTRAS)
     parser.add_argument("--out", required=True, type=Path, help="the HTML file to write")
     parser.add_argument(
         "--executor-input", help="given by Kubeflow Pipelines: where its launcher wants the outputs named"
@@ -196,7 +200,7 @@ def _run_report(a: argparse.Namespace) -> None:
     from ramflow.report.page import write_report
 
     settings = read_settings(a.params, a.set).report
-    write_report(settings, _given(a, REPORT_INPUTS), a.out)
+    write_report(settings, _given(a, REPORT_INPUTS + REPORT_EXTRAS), a.out)
     if a.executor_input:
         name_outputs(a.executor_input)
 

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,10 +32,13 @@ ATTEMPTS = 5
 TIMEOUT = 60.0
 CHUNK = 4 << 20
 LONGEST_WAIT = 20.0
+MOST_KEYS = 1000
 
 MEANING = {
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
+    "PreconditionFailed": "another process has written it meanwhile",
+    "QuotaExceeded": "the quota is used up: free some room, or ask for more",
     "InvalidRange": "the object is shorter than it was: it changed meanwhile",
     "AccessDenied": "access denied: these credentials have no right to this",
     "ExpiredToken": "the credentials have expired: get new ones",
@@ -133,13 +136,67 @@ class Store:
                 say(f"{address}: {reason(error)}; trying again ({attempt + 1} of {self.attempts})")
                 time.sleep(random.random() * min(2.0 ** (attempt - 1), LONGEST_WAIT))
 
-    def put(self, path: Path, bucket: str, key: str) -> None:
-        """Copy a file to an object, with its sha256 in the object's metadata; the store verifies the bytes."""
+    def put(self, path: Path, bucket: str, key: str, *, sha256: str | None = None) -> None:
+        """Copy a file to an object, with its sha256 in the object's metadata; the store verifies the bytes.
+
+        Args:
+            path: of the file.
+            bucket: of the object.
+            key: of the object.
+            sha256: hex digest that the file must have; nothing is sent where it has another.
+        """
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 not in (None, digest):
+            raise UserError(f"{path}: wrong checksum (damaged on this disk); not copied to s3://{bucket}/{key}")
         extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": digest}}
         with named(f"s3://{bucket}/{key}"):
             self._client.upload_file(str(path), bucket, key, ExtraArgs=extra)
+
+    def create(self, data: bytes, bucket: str, key: str) -> None:
+        """Make an object that is not there yet, with its sha256 in the metadata.
+
+        Where the store knows conditions, an object of other bytes is never replaced: an error. Equal bytes are as good.
+        """
+        digest, address = hashlib.sha256(data).hexdigest(), f"s3://{bucket}/{key}"
+        request = {"Bucket": bucket, "Key": key, "Body": data, "ChecksumAlgorithm": "SHA256",
+                   "Metadata": {"sha256": digest}}  # fmt: skip
+        with named(address):
+            try:
+                self._client.put_object(**request, IfNoneMatch="*")
+            except botocore_errors.ClientError as error:
+                code = error.response["Error"].get("Code")
+                if code == "NotImplemented":
+                    self._client.put_object(**request)
+                elif code != "PreconditionFailed" or self.digest(bucket, key) != digest:
+                    raise
+
+    def digest(self, bucket: str, key: str) -> str | None:
+        """The hex sha256 that :meth:`put` or :meth:`create` noted; None: there is no such object, or it has none."""
+        with named(f"s3://{bucket}/{key}"):
+            try:
+                answer = self._client.head_object(Bucket=bucket, Key=key)
+            except botocore_errors.ClientError as error:
+                if error.response["ResponseMetadata"].get("HTTPStatusCode") != 404:
+                    raise
+                return None
+        return str(answer["Metadata"]["sha256"]) if "sha256" in answer["Metadata"] else None
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """Remove objects, a request a thousand; those that are not there count as removed."""
+        for start in range(0, len(keys), MOST_KEYS):
+            names = [{"Key": key} for key in keys[start : start + MOST_KEYS]]
+            with named(f"s3://{bucket}/{keys[start]}"):
+                answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": names, "Quiet": True})
+            for error in answer.get("Errors", ()):
+                raise UserError(f"s3://{bucket}/{error['Key']}: not removed ({error.get('Code')})")
+
+    def abort_uploads(self, bucket: str, prefix: str) -> None:
+        """Forget what uploads in parts, broken off by a kill, have left below ``prefix``: it takes room, unseen."""
+        with named(f"s3://{bucket}/{prefix}"):
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+                for upload in page.get("Uploads", ()):
+                    self._client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
     def _receive(
         self, answer: dict[str, Any], file: BinaryIO, sha256: str | None, reserve: Callable[[int], None] | None

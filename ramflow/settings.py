@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ramflow.errors import UserError
 
@@ -130,15 +130,38 @@ class AugmentSettings(Section):
     magnitude: int = Field(5, ge=0, le=10, description="RandAugment strength out of 10")
 
 
-class LossWeights(Section):
-    """Weights of the three losses, each normalised per image, so that they do not change with the batch (F15).
+class BalanceSettings(Section):
+    """How the three losses, each per image, are weighed against one another, whatever the batch (F15).
 
-    The defaults are upstream's plain sum at its batch of 52 a GPU, where the first two are sums over images.
+    Upstream sums tags and alignment over the images of a GPU and takes the mean of the distillation, so its mix follows
+    its batch a GPU; ``batch`` is the one imitated. In every mode the negatives of the alignment count as in such a batch.
     """
 
-    tag: float = Field(1.0, ge=0, description="asymmetric loss over the tags, summed over tags, per image")
-    alignment: float = Field(1.0, ge=0, description="asymmetric loss of images against captions, summed, per image")
-    distillation: float = Field(1 / 52, ge=0, description="mean absolute distance to the CLIP image feature")
+    mode: Literal["upstream", "fixed", "automatic"] = Field(
+        "upstream",
+        description="upstream: 1, 1 and 1 / batch; fixed: the three weights below; automatic: they are where it starts, "
+        "then the gradients of the three on the encoder are kept of one size, that of the tags",
+    )
+    batch: int = Field(52, ge=2, description="images a GPU of the upstream run that is imitated")
+    tag: float = Field(1.0, ge=0, description="weight of the asymmetric loss over the tags, summed over tags, per image")
+    alignment: float = Field(1.0, ge=0, description="weight of the asymmetric loss of images against captions, per image")
+    distillation: float = Field(1.0, ge=0, description="weight of the mean absolute distance to the CLIP image feature")
+    momentum: float = Field(
+        0.95, ge=0, lt=1, description="automatic: share of the old weights that a measurement leaves, every monitor_every"
+    )
+
+
+class GuardSettings(Section):
+    """When a step is left out, and when the run goes back to a checkpoint."""
+
+    window: int = Field(200, ge=8, description="accepted steps that the limits are taken from")
+    least: int = Field(50, ge=4, description="accepted steps before there is a limit")
+    deviations: float = Field(
+        12.0, gt=0, description="a loss or gradient norm so many (scaled) median absolute deviations above is a spike"
+    )
+    patience: int = Field(5, ge=1, description="steps left out in a row before the run goes back to a checkpoint")
+    max_rewinds: int = Field(3, ge=0, description="times that a run goes back; then it stops")
+    max_skipped_steps: int = Field(50, ge=0, description="steps that a run may leave out; then it stops")
 
 
 class TrainSettings(Section):
@@ -146,10 +169,26 @@ class TrainSettings(Section):
 
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and dropout")
     epochs: int = Field(5, ge=1, description="passes over the training split")
-    batch: int = Field(52, ge=2, description="images an optimiser step")
+    batch: int = Field(416, ge=2, description="images an optimiser step, over all processes and micro-batches")
+    micro_batch: int = Field(0, ge=0, description="images a process takes at a time; 0: all of its share of the batch")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of matrix products; losses stay float32")
+    residual: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the stream between the encoder's layers; bfloat16 needs precision bfloat16"
+    )
+    tf32: bool = Field(False, description="float32 products on NVIDIA cards in TF32: 10 bits of fraction, not 23")
+    compile: bool = Field(False, description="torch.compile the encoder; needs a C++ compiler on the CPU")
+    recompute: Literal["none", "selective", "blocks"] = Field(
+        "none",
+        description="what the encoder computes again in the backward pass to save memory: nothing, what is cheap, or "
+        "every block",
+    )
+    slice: int = Field(512, ge=1, description="tags that the head takes at a time")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
-    learning_rate: float = Field(1e-4, gt=0, description="highest rate, reached after the warm-up")
+    learning_rate: float = Field(1e-4, gt=0, description="highest rate, reached after the warm-up, of learning_rate_batch")
+    learning_rate_batch: int = Field(416, ge=1, description="the batch that learning_rate and the other rates are for")
+    learning_rate_rule: Literal["constant", "square_root", "linear"] = Field(
+        "square_root", description="how the rates follow batch / learning_rate_batch (F24)"
+    )
     pretrained_share: float = Field(
         1.0, gt=0, le=1, description="rate of pretrained weights, as a share of learning_rate; fresh ones take it all"
     )
@@ -159,9 +198,13 @@ class TrainSettings(Section):
     weight_decay: float = Field(0.05, ge=0, description="AdamW decay; none on norms, biases, tables and scale (F25)")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of a step (F20)")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the encoder")
-    missing_tags: Literal["mask", "negative"] = Field(
-        "mask", description="tags without images: no loss, or negatives (F09)"
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of a moving average of the weights, validated and kept beside them; 0: none"
     )
+    missing_tags: Literal["mask", "smooth", "negative"] = Field(
+        "mask", description="tags without images: no loss, smoothed negatives (label_smoothing), or negatives (F09)"
+    )
+    label_smoothing: float = Field(0.1, gt=0, lt=1, description="target of a missing tag where missing_tags is smooth")
     from_scratch: bool = Field(False, description="start from random encoder weights, on purpose (F05)")
     validate_every: int = Field(1000, ge=1, description="steps between validations; the last step always validates")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
@@ -173,10 +216,20 @@ class TrainSettings(Section):
         0.001, ge=0, le=1, description="share of samples that may turn out unreadable while training"
     )
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
+    monitor_every: int = Field(50, ge=1, description="steps between measurements of each loss's gradient; of log_every")
     workers: int = Field(8, ge=0, description="processes that decode images; 0 decodes in the trainer")
     head: HeadSettings = Field(default_factory=HeadSettings, description="the tagging head")
     augment: AugmentSettings = Field(default_factory=AugmentSettings, description="training augmentation")
-    loss: LossWeights = Field(default_factory=LossWeights, description="weights of the losses")
+    balance: BalanceSettings = Field(default_factory=BalanceSettings, description="weights of the losses")
+    guard: GuardSettings = Field(default_factory=GuardSettings, description="spikes")
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainSettings:
+        if self.residual == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError("residual bfloat16 needs precision bfloat16")
+        if self.monitor_every % self.log_every:
+            raise ValueError(f"monitor_every must be a multiple of log_every {self.log_every}")
+        return self
 
 
 class EvaluateSettings(Section):
@@ -274,6 +327,8 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {key}; the keys are listed by `ramflow settings`"
     if isinstance(value, str) and first["type"] in ("float_type", "int_type") and _is_number(value):
         return f"{key}: {value!r} is text, not a number; write {float(value)!r} (YAML wants a dot: 1.0e-4)"
+    if first["type"] == "value_error" and isinstance(value, dict):
+        return f"{key}: {first['msg'].removeprefix('Value error, ')}"
     return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {value!r}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -53,6 +54,10 @@ class Stage:
     resumable: bool = False
     extras: tuple[Input, ...] = ()
     """Inputs that only the command line has, and the pipelines do not wire."""
+    free: tuple[str, ...] = ()
+    """Settings with which an interrupted run goes on though they changed: they decide how, not what."""
+    distributed: bool = False
+    """It may run as several processes of ``torchrun``; process 0 writes."""
 
     def function(self) -> Callable[..., Verdict]:
         """Import and return the function behind the stage."""
@@ -80,6 +85,8 @@ def execute(
         enforce: raise when the verdict is a no (after writing it).
         options: what the stage's function takes beside settings, inputs and ``out``.
 
+    Of several processes of a distributed stage, all but the first take part and write nothing.
+
     Raises:
         UserError: an input is missing, or two inputs do not belong together.
         GateRefused: an input's verdict is a no, or with ``enforce`` the stage's own.
@@ -88,7 +95,11 @@ def execute(
     paths, digests = open_inputs(stage.name, (*stage.inputs, *stage.extras), inputs)
     if (there := _verdict_of(target)) is not None and there.stage != stage.name:
         raise UserError(f"{out} holds the output of {there.stage}: give an empty or new directory for {stage.name}")
-    claim = {"inputs": digests, "settings": settings.model_dump(mode="json")} if stage.resumable else None
+    if stage.distributed and int(os.environ.get("RANK", "0")):
+        given = {n.replace("-", "_"): p for n, p in paths.items()}
+        return stage.function()(settings, **given, **(options or {}), out=target)
+    kept = {key: value for key, value in settings.model_dump(mode="json").items() if key not in stage.free}
+    claim = {"inputs": digests, "settings": kept} if stage.resumable else None
     with storage.whole_directory(target, marker=verdict.FILE_NAME, claim=claim) as partial:
         given = {n.replace("-", "_"): p for n, p in paths.items()}
         result = stage.function()(settings, **given, **(options or {}), out=partial)

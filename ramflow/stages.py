@@ -58,6 +58,11 @@ STAGES = (
         (DATA, AUDIT, EMBED, VERIFY, CLIP),
         "ramflow.train.stage:run",
         resumable=True,
+        extras=(Input("start", "go on from a trained model (fine-tuning): output of train, or a RAM++ checkpoint; its "
+                      "encoder comes through verify", required=False, related=False),),
+        free=("micro_batch", "recompute", "slice", "compile", "device", "workers", "guard", "max_skipped_share",
+              "checkpoint_every", "keep_checkpoints"),
+        distributed=True,
     ),
     Stage(
         "evaluate",
@@ -84,3 +89,9 @@ REPORT_INPUTS = (
     Input("scratch", "output of the from-scratch run", required=False, gated=False),
     Input("evaluate", "output of the evaluate stage", required=False, gated=False),
 )
+
+REPORT_EXTRAS = (
+    Input("logs", "what train wrote to --logs: throughput, data wait, memory", required=False, gated=False,
+          related=False),
+)  # fmt: skip
+"""Inputs that only the command line has: they hold times, and a page of the pipeline is the same in every run."""

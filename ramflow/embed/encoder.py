@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import (
@@ -21,17 +19,14 @@ from transformers import (
     CLIPTextModelWithProjection,
     MetaClip2TextModelWithProjection,
 )
-from transformers.utils import logging
 
 from ramflow import storage
 from ramflow.errors import UserError
 from ramflow.progress import track
-from ramflow.weights.containers import load_torch
+from ramflow.weights.clip import load_clip, one_line
 
 IMAGE_HALF = [r"^vision_model\.", r"^visual_projection\.", r"^logit_scale$"]
 TOKENIZED_AT_A_TIME = 4096
-
-transformers_logging: Any = logging
 
 
 class _Clip(CLIPTextModelWithProjection):
@@ -76,15 +71,14 @@ class TextEncoder:
         Raises:
             UserError: transformers cannot read it, it is no CLIP, its weights want to run code, or some are missing.
         """
-        transformers_logging.disable_progress_bar()
-        with _one_line(clip):
+        with one_line(clip):
             config: Any = AutoConfig.from_pretrained(clip, trust_remote_code=False)
             if config.model_type not in KINDS:
                 raise UserError(
                     f"{clip} is a {config.model_type} model, not CLIP: give one of the types {', '.join(KINDS)}"
                 )
             self._tokenizer: Any = AutoTokenizer.from_pretrained(clip, trust_remote_code=False)
-            model, info = _load(KINDS[config.model_type], clip)
+            model, info = load_clip(KINDS[config.model_type], clip)
         absent = sorted(key for key in info["missing_keys"] if not key.startswith(("vision_model", "visual_proj")))
         if absent:
             raise UserError(f"{clip} lacks {len(absent)} weights of its text model, first {absent[0]}: fetch it again")
@@ -144,22 +138,6 @@ class TextEncoder:
         return normalize(vectors.float(), dim=-1).cpu()
 
 
-def _load(kind: Any, clip: Path) -> tuple[Any, dict[str, Any]]:
-    """The model and what transformers says of its loading; pickled weights go through the one reader of pickles."""
-    pickled = [] if any(clip.glob("model*.safetensors")) else sorted(clip.glob("pytorch_model*.bin"))
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
-    if not pickled:
-        return kind.from_pretrained(clip, **options)
-    state: dict[str, Tensor] = {}
-    for path in pickled:
-        content = load_torch(path)
-        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-            raise UserError(f"{path} holds no weights by name: give a folder with model.safetensors")
-        state |= content
-    config = kind.config_class.from_pretrained(clip)
-    return kind.from_pretrained(None, config=config, state_dict=state, **options)
-
-
 def _text_half(model: Any) -> Any:
     for name in ("vision_model", "visual_projection"):
         if hasattr(model, name):
@@ -177,14 +155,3 @@ def _weights_digest(clip: Path) -> str:
     files = sorted(p for p in clip.iterdir() if p.suffix in (".safetensors", ".bin"))
     digests = [storage.sha256_file(path) for path in files]
     return digests[0] if len(digests) == 1 else storage.sha256_bytes("\n".join(digests).encode())
-
-
-@contextmanager
-def _one_line(clip: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{clip} is not a CLIP that transformers can read: {reason}") from None

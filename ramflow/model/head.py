@@ -2,9 +2,13 @@
 
 BERT-style layers without self-attention, post-norm: cross-attention, then feed-forward. As queries are independent,
 any set of them (tags, captions, slices of tags) gives the same result as all together.
+
+What depends on the image alone (:data:`ImageSide`) is made once an image, for any number of slices.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -21,9 +25,17 @@ At PyTorch's default for a linear layer the first LayerNorm drowns the query in 
 all tags start with one logit: the sample then learns half as fast.
 """
 
+ImageSide = tuple[torch.Tensor, ...]
+"""Keys and values of one layer [batch, heads, tokens, head width]; or folded: keys and values
+[batch, heads * tokens, hidden] and what is added to the scores [batch, 1, heads * tokens]."""
+
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from queries [batch, queries, hidden] to tokens [batch, tokens, width]."""
+    """Multi-head attention from queries [batch, queries, hidden] to tokens [batch, tokens, width].
+
+    Scores are scaled by 1 / sqrt(head width). Folded, the query projection is multiplied into the keys and the output
+    projection into the values: with few tokens that is cheaper than to project every query.
+    """
 
     def __init__(self, hidden: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -34,11 +46,29 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(width, hidden)
         self.output = nn.Linear(hidden, hidden)
 
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """What each query read from the tokens [batch, queries, hidden]; scores are scaled by 1 / sqrt(head width)."""
-        q, k, v = (self._split(x) for x in (self.query(queries), self.key(tokens), self.value(tokens)))
-        read = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.output(read.transpose(1, 2).flatten(2))
+    def image_side(self, tokens: torch.Tensor, fold: bool) -> ImageSide:
+        """What queries look at; folded where ``fold`` allows it and it is cheaper."""
+        keys, values = self._split(self.key(tokens)), self._split(self.value(tokens))
+        _, heads, count, width = keys.shape
+        if not fold or heads * count >= self.query.in_features:
+            return keys, values
+        keys = keys / width**0.5
+        into = self.query.weight.unflatten(0, (heads, width))
+        out_of = self.output.weight.T.unflatten(0, (heads, width))
+        bias = keys @ self.query.bias.view(heads, width, 1)
+        return (keys @ into).flatten(1, 2), (values @ out_of).flatten(1, 2), bias.flatten(1)[:, None]
+
+    def forward(self, queries: torch.Tensor, side: ImageSide) -> torch.Tensor:
+        """What each query read from the image [batch, queries, hidden]."""
+        dropout = self.dropout if self.training else 0.0
+        if len(side) == 2:
+            query = self._split(self.query(queries))
+            read = F.scaled_dot_product_attention(query, *side, dropout_p=dropout)
+            return self.output(read.transpose(1, 2).flatten(2))
+        keys, values, bias = side
+        scores = torch.baddbmm(bias, queries, keys.transpose(1, 2)).unflatten(-1, (self.heads, -1))
+        weights = F.dropout(scores.softmax(dim=-1), dropout).flatten(2)
+        return torch.baddbmm(self.output.bias, weights, values)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -56,9 +86,9 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, queries: torch.Tensor, side: ImageSide) -> torch.Tensor:
         """Queries after the layer [batch, queries, hidden]."""
-        x = self.attention_norm(queries + self.dropout(self.attention(queries, tokens)))
+        x = self.attention_norm(queries + self.dropout(self.attention(queries, side)))
         return self.output_norm(x + self.dropout(self.contract(F.gelu(self.expand(x)))))
 
 
@@ -76,14 +106,21 @@ class TaggingHead(nn.Module):
                 nn.init.normal_(module.weight, std=LAYER_STD / hidden**0.5)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def image_sides(self, tokens: torch.Tensor, fold: bool = False) -> list[ImageSide]:
+        """What queries look at, a layer each, from image tokens [batch, tokens, width]."""
+        return [layer.attention.image_side(tokens, fold) for layer in self._layers()]
+
+    def forward(self, queries: torch.Tensor, sides: Sequence[ImageSide]) -> torch.Tensor:
         """Logits [batch, queries].
 
         Args:
-            queries: tag or caption vectors [batch, queries, width].
-            tokens: image tokens [batch, tokens, width].
+            queries: tag or caption vectors [batch, queries, width]; a batch of one is for all images.
+            sides: from :meth:`image_sides`.
         """
-        x = F.relu(self.project(queries))
-        for layer in self.layers:
-            x = layer(x, tokens)
+        x = F.relu(self.project(queries)).expand(len(sides[0][0]), -1, -1)
+        for layer, side in zip(self._layers(), sides, strict=True):
+            x = layer(x, side)
         return self.logit(x).squeeze(-1)
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]

@@ -19,17 +19,19 @@ class Reweighting(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
 
-    def forward(self, image: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def direction(self, image: torch.Tensor) -> torch.Tensor:
+        """Class tokens [batch, width] of any length, made as long as similarities are to be scaled."""
+        return self.scale.clamp(max=MAX_SCALE).exp() * F.normalize(image, dim=-1)
+
+    def forward(self, direction: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Tag queries [batch, tags, width].
 
         Args:
-            image: class tokens [batch, width], any length; only their direction counts.
+            direction: from :meth:`direction` [batch, width].
             embeddings: frozen unit description vectors [tags, descriptions, width].
             mask: true where a description exists [tags, descriptions].
         """
         tags, descriptions, width = embeddings.shape
-        unit = F.normalize(image, dim=-1)
-        logits = self.scale.clamp(max=MAX_SCALE).exp() * (unit @ embeddings.reshape(-1, width).T)
-        logits = logits.view(-1, tags, descriptions).masked_fill(~mask, float("-inf"))
-        weights = logits.softmax(dim=-1)
-        return torch.einsum("btd,tdw->btw", weights.to(embeddings.dtype), embeddings)
+        logits = (direction @ embeddings.reshape(-1, width).T).view(-1, tags, descriptions)
+        weights = logits.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(embeddings.dtype)
+        return (weights.transpose(0, 1) @ embeddings).transpose(0, 1)

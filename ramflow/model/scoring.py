@@ -39,7 +39,7 @@ def score(
     batch: int,
     label: str,
 ) -> Scores:
-    """Score the images of ``samples``, ``batch`` at a time, in float32."""
+    """Score the images of ``samples``, ``batch`` at a time, in float32; an empty ``label`` shows no progress."""
     was_training, device = model.training, model.embeddings.device
     model.eval()
     parts: list[npt.NDArray[np.float32]] = []
@@ -78,7 +78,8 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, list[int]]]:
     images: list[torch.Tensor] = []
     numbers: list[int] = []
-    for sample in track(samples.tolist(), label, len(samples)):
+    numbered = samples.tolist()
+    for sample in track(numbered, label, len(numbered)) if label else numbered:
         try:
             image = decode_rgb(dataset.image(sample))
         except ImageFault:

@@ -64,7 +64,7 @@ def open_run(inputs: Mapping[str, str]) -> Run:
     Raises:
         UserError: one is missing, damaged or not the output of a stage, or two do not belong together.
     """
-    paths, digests = open_inputs("report", stages.REPORT_INPUTS, inputs)
+    paths, digests = open_inputs("report", stages.REPORT_INPUTS + stages.REPORT_EXTRAS, inputs)
     verdicts = {name: read_verdict(paths[name]) for name in STAGES if name in paths}
     for name, verdict in verdicts.items():
         expected = "train" if name == "scratch" else name

@@ -25,7 +25,7 @@ SMOOTHING = 25  # the smoothed line is the mean over one part in so many of the 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: ``values`` at ``steps``, None or NaN where there is none; ``hue`` 1 to 4 picks the colour.
+    """One curve: ``values`` at ``steps``, None or NaN where there is none; ``hue`` 1 to 6 picks the colour.
 
     With ``smooth`` the values are drawn faint under their moving mean; with ``dots`` every value is marked.
     """
@@ -42,6 +42,15 @@ class Line:
         x, y = np.asarray(self.steps, np.float64), np.asarray(self.values, np.float64)
         keep = np.isfinite(y) & ((y > 0) | (not log))
         return x[keep], y[keep]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a step, drawn as an upright line; ``kind`` is its class: skip, rewind or finding."""
+
+    step: int
+    kind: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ def line_chart(
     log: bool = False,
     zero: bool = False,
     reference: tuple[float, str] | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Markup:
     """Curves over the steps of a run.
 
@@ -76,12 +86,13 @@ def line_chart(
         log: a logarithmic axis of values; values of 0 and below are left out.
         zero: the axis of values starts at 0.
         reference: a value to draw a dashed line at, and its label.
+        marks: what happened on the way; left out before the first and after the last value.
     """
     curves = [(line, x, y) for line in lines for x, y in [line.drawn(log)] if len(x)]
     if not curves:
         return Markup('<p class="none">No values were logged.</p>')
-    marks = [reference[0]] if reference else []
-    values = np.concatenate([y for _, _, y in curves] + [np.asarray(marks + [0.0] * zero)])
+    shown = ([reference[0]] if reference else []) + [0.0] * zero
+    values = np.concatenate([y for _, _, y in curves] + [np.asarray(shown)])
     y_axis = log_axis(values.min(), values.max()) if log else linear_axis(values.min(), values.max())
     steps = np.concatenate([x for _, x, _ in curves])
     x_axis = step_axis(steps.min(), steps.max())
@@ -90,7 +101,8 @@ def line_chart(
     ends = "; ".join(f"{line.label} from {number(float(y[0]))} to {number(float(y[-1]))}" for line, _, y in curves)
     spoken = f"{about}, steps {number(float(steps.min()))} to {number(float(steps.max()))}: {ends}."
     line_at = _reference(reference, y_axis) if reference else ""
-    return _figure(_y_labels(y_axis) + _x_labels(x_axis) + line_at + _stretched(drawing) + dots, spoken)
+    happened = _marks([mark for mark in marks if x_axis.low <= mark.step <= x_axis.high], x_axis)
+    return _figure(_y_labels(y_axis) + _x_labels(x_axis) + happened + line_at + _stretched(drawing) + dots, spoken)
 
 
 def rank_chart(counts: Sequence[int], rare_below: int, about: str) -> Markup:
@@ -204,6 +216,15 @@ def _dots(line: Line, x: Floats, x_axis: Axis, y_axis: Axis, y: Floats) -> str:
         f'<circle class="dot s{line.hue}" cx="{_percent(a)}" cy="{_percent(1 - b)}" r="3">'
         f"<title>{escape(line.label)}, step {number(float(step))}: {number(float(value))}</title></circle>"
         for a, b, step, value in places
+    )
+
+
+def _marks(marks: Sequence[Mark], axis: Axis) -> str:
+    return "".join(
+        f'<line class="event {escape(mark.kind)}" x1="{x}" x2="{x}" y1="0" y2="100%">'
+        f"<title>step {number(mark.step)}: {escape(mark.label)}</title></line>"
+        for mark in marks
+        for x in [_percent(float(axis.place(mark.step)))]
     )
 
 

@@ -110,15 +110,14 @@ def _picture(
 ) -> Picture:
     row = dataset.scan().slice(sample, 1).select("key", "captions").collect().row(0, named=True)
     try:
-        image = decode_rgb(dataset.image(sample))
+        uri, width, height = thumbnail(dataset, sample, THUMBNAIL)
     except ImageFault as fault:
         place = f"{dataset.directory / dataset.shard_of(sample).name}: {row['key']}"
         raise UserError(f"{place} is no image any more ({fault}): fetch or pack the dataset again") from None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     lists = [(word, *_said(tags, scores, which)) for word, which in
              (("hit", said & true), ("missed", true & ~said), ("extra", said & ~true))]  # fmt: skip
     caption = next((text for text in row["captions"] if text.strip()), "")
-    return Picture(why, caption, row["key"], _data_uri(image), image.width, image.height, f"{agreement:.2f}", lists)
+    return Picture(why, caption, row["key"], uri, width, height, f"{agreement:.2f}", lists)
 
 
 def _said(tags: pl.DataFrame, scores: NDArray[np.float32], which: NDArray[np.bool_]) -> tuple[list[Said], int]:
@@ -128,7 +127,16 @@ def _said(tags: pl.DataFrame, scores: NDArray[np.float32], which: NDArray[np.boo
     return named, len(order) - len(named)
 
 
-def _data_uri(image: Image.Image) -> str:
+def thumbnail(dataset: Dataset, sample: int, side: int) -> tuple[str, int, int]:
+    """An image as a data URI of at most ``side`` pixels, its width and its height.
+
+    Raises:
+        ImageFault: it cannot be decoded.
+        UserError: its shard is gone or cut off.
+    """
+    image = decode_rgb(dataset.image(sample))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return uri, image.width, image.height

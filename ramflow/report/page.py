@@ -113,7 +113,7 @@ def _parts(settings: ReportSettings, run: Run) -> Parts:
         audit=audit_part(run),
         embed=embed_part(run) if run.has("embed") else None,
         verify=verify_part(run) if run.has("verify") else None,
-        train=train_part(run) if run.has("train") else None,
+        train=train_part(run, thumbnails=settings.gallery) if run.has("train") else None,
         scratch=train_part(run, "scratch") if run.has("scratch") else None,
         evaluate=evaluate_part(run, settings.tags) if run.has("evaluate") else None,
     )

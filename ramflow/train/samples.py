@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -56,8 +57,8 @@ class Batch:
     """Bool [batch, tags]."""
     captions: torch.Tensor
     """Vector of one caption an image [batch, width]; zeros where there is none."""
-    has_caption: torch.Tensor
-    """Bool [batch]."""
+    caption_ids: torch.Tensor
+    """int64 [batch]: equal for equal vectors, whatever the process; 0 where there is none."""
     skipped: list[Skipped] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
@@ -72,8 +73,8 @@ class Batch:
         """The same with every tensor changed; views that are one tensor stay one."""
         pixels = change(self.pixels)
         teacher = pixels if self.teacher_pixels is self.pixels else change(self.teacher_pixels)
-        targets, captions, has_caption = map(change, (self.targets, self.captions, self.has_caption))
-        return Batch(change(self.samples), pixels, teacher, targets, captions, has_caption, self.skipped)
+        targets, captions, caption_ids = map(change, (self.targets, self.captions, self.caption_ids))
+        return Batch(change(self.samples), pixels, teacher, targets, captions, caption_ids, self.skipped)
 
 
 class TrainingSamples(TorchDataset[Batch | UserError]):
@@ -127,15 +128,24 @@ class TrainingSamples(TorchDataset[Batch | UserError]):
             teacher_pixels=pixels if teacher_size == size else pixels.new_empty(images, 3, teacher_size, teacher_size),
             targets=torch.zeros(images, self.tags, dtype=torch.bool),
             captions=torch.zeros(images, self.captions.width),
-            has_caption=torch.zeros(images, dtype=torch.bool),
+            caption_ids=torch.zeros(images, dtype=torch.int64),
         )
         return empty.mapped(torch.Tensor.share_memory_) if get_worker_info() else empty
 
     def _draw_caption(self, batch: Batch, row: int, sample: int, random: np.random.Generator) -> None:
         usable = self.dataset.usable_captions(sample)
         if len(usable):
-            batch.captions[row] = self.captions.of(sample)[int(usable[random.integers(len(usable))])]
-            batch.has_caption[row] = True
+            vector = self.captions.of(sample)[int(usable[random.integers(len(usable))])]
+            batch.captions[row], batch.caption_ids[row] = vector, caption_id(vector)
+
+
+def caption_id(vector: torch.Tensor) -> int:
+    """A number for a caption's vector [width], never 0: equal vectors have equal ones, different ones do not.
+
+    64 bits of BLAKE2: two of a million captions share one with a chance of 3e-8.
+    """
+    digest = hashlib.blake2b(vector.numpy().tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
 
 
 class Requests(Sampler[Request]):

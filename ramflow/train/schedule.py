@@ -15,6 +15,20 @@ NO_DECAY = ("relative_position_bias_table", "scale")
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
     """The rate of ``step`` (from 0) of ``total``: linear warm-up over the whole run's steps, then a cosine."""
+    return batch_factor(settings) * _published_rate(step, total, settings)
+
+
+def batch_factor(settings: TrainSettings) -> float:
+    """What the rates of the settings are multiplied by for their effective batch (F24).
+
+    ``square_root`` keeps the noise of Adam's updates (arXiv 2205.10287), ``linear`` that of plain gradient descent
+    (arXiv 1706.02677).
+    """
+    ratio = settings.batch / settings.learning_rate_batch
+    return {"constant": 1.0, "square_root": math.sqrt(ratio), "linear": ratio}[settings.learning_rate_rule]
+
+
+def _published_rate(step: int, total: int, settings: TrainSettings) -> float:
     warmup = settings.warmup_steps
     if step < warmup:
         share = step / warmup
@@ -39,8 +53,25 @@ def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Fused AdamW over :func:`parameter_groups`."""
-    return torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
+    """Fused AdamW over :func:`parameter_groups`, its state made at once: what memory it takes is taken before step 1."""
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+    return optimizer
+
+
+def describe_groups(optimizer: torch.optim.Optimizer) -> list[str]:
+    """A line a group: how many numbers, their decay and their share of the rate (F25)."""
+    return [
+        f"{sum(p.numel() for p in group['params']) / 1e6:.2f} M parameters in {len(group['params'])} tensors: "
+        f"weight decay {group['weight_decay']:g}, {group['share']:g} of the learning rate"
+        for group in optimizer.param_groups
+    ]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

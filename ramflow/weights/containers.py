@@ -31,6 +31,9 @@ ZIP, PICKLE = b"PK", b"\x80"
 MAX_OLD_FILE = 1 << 30
 """Bytes; files of torch before 1.6 are read whole into memory."""
 
+MAX_HEADER = 100_000_000
+"""Bytes of a header of safetensors, as its library has it."""
+
 MAX_MEMBERS = 100_000
 OLD_PICKLES = 5
 """Magic number, protocol, system, content, and keys of the storages."""
@@ -45,8 +48,14 @@ def container_of(path: Path) -> Container:
     if not path.is_file():
         raise UserError(f"no such weights file: {path}" + (": a folder, give the file in it" if path.is_dir() else ""))
     with path.open("rb") as file:
-        start = file.read(2)
-    return "torch" if start[:1] == PICKLE or start == ZIP else "safetensors"
+        start = file.read(9)
+    torch_file = start.startswith((PICKLE, ZIP)) and not _has_header(start)
+    return "torch" if torch_file else "safetensors"
+
+
+def _has_header(start: bytes) -> bool:
+    """Whether a file starts as safetensors do, with the length of a JSON header, whatever bytes that number has."""
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
 
 
 def is_zip(path: Path) -> bool:

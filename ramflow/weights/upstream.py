@@ -1,8 +1,9 @@
 """The public RAM++ checkpoint and ramflow's model, either way, no key lost.
 
-The public file is ``{"model": state dict}`` by ``torch.save``. Beside the parameters it holds the tag embeddings
-(``label_embed``, tag after tag, the descriptions of a tag side by side: every tag has as many) and what Swin computes
-for itself (position indices, masks of shifted windows).
+The public file is ``{"model": state dict}`` by ``torch.save``; a safetensors file with the same names is read and
+written as well. Beside the parameters it holds the tag embeddings (``label_embed``, tag after tag, the descriptions of
+a tag side by side: every tag has as many) and what Swin computes for itself (position indices, masks of shifted
+windows).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ramflow import storage
@@ -151,32 +152,45 @@ def _head(file: WeightsFile, heads: int) -> HeadSettings:
     return HeadSettings(hidden=hidden, layers=len(layers), heads=heads, feed_forward=feed_forward)
 
 
-def upstream_state(model: RamPlus) -> OrderedDict[str, Tensor]:
+def upstream_state(model: RamPlus, *, repeat: bool = False) -> OrderedDict[str, Tensor]:
     """The state dict that the public RAM++ has for this model, under its names, sorted.
 
+    Args:
+        model: the model.
+        repeat: a tag with fewer descriptions than others has its own again, from the first, until it has as many. The
+            re-weighting then weighs those more than the others of that tag.
+
     Raises:
-        UserError: tags have different numbers of descriptions, which the public layout cannot hold.
+        UserError: tags have different numbers of descriptions, and ``repeat`` is not given.
     """
-    if not bool(model.mask.all()):
-        counts = model.mask.sum(dim=1)
-        raise UserError(
-            f"tags have {int(counts.min())} to {int(counts.max())} descriptions: the public layout holds the same "
-            "number for every tag (F06); train with as many for each to export"
-        )
     state = {upstream_name(key): tensor for key, tensor in model.state_dict().items()}
-    state[EMBEDDINGS] = model.embeddings.flatten(0, 1).float()
+    state[EMBEDDINGS] = _rows(model, repeat).flatten(0, 1).float()
     state |= {ENCODER_OF_UPSTREAM + key: buffer for key, buffer in model.encoder.swin.named_buffers()}
     return OrderedDict((key, state[key].detach().cpu().contiguous()) for key in sorted(state))
 
 
-def write_ram_plus(model: RamPlus, path: Path) -> int:
-    """Write a model as a public RAM++ checkpoint; returns the number of tensors.
+def _rows(model: RamPlus, repeat: bool) -> Tensor:
+    """Tag embeddings [tags, descriptions, width], as many of every tag."""
+    if bool(model.mask.all()):
+        return model.embeddings
+    counts = model.mask.sum(dim=1).tolist()
+    if not repeat:
+        raise UserError(
+            f"tags have {min(counts)} to {max(counts)} descriptions: the public layout holds the same number for every "
+            "tag (F06); train with as many for each to export, or give --repeat, which writes a tag's own again"
+        )
+    own = zip(model.embeddings, model.mask, counts, strict=True)
+    return torch.stack([rows[mask][torch.arange(max(counts)) % count] for rows, mask, count in own])
+
+
+def write_ram_plus(model: RamPlus, path: Path, *, repeat: bool = False) -> int:
+    """Write a model as a public RAM++ checkpoint (:func:`write_state`); returns the number of tensors.
 
     Raises:
-        UserError: tags have different numbers of descriptions.
+        UserError: tags have different numbers of descriptions, and ``repeat`` (:func:`upstream_state`) is not given.
     """
-    state = upstream_state(model)
-    write_torch({"model": state}, path)
+    state = upstream_state(model, repeat=repeat)
+    write_state(state, path, wrap=True)
     return len(state)
 
 
@@ -188,7 +202,17 @@ def encoder_state(encoder: Swin, tensors: dict[str, Tensor], layout: str) -> Ord
     return OrderedDict(sorted({**renamed, **dict(encoder.swin.named_buffers())}.items()))
 
 
-def write_torch(content: dict[str, Any], path: Path) -> None:
-    """Write with ``torch.save``, whole or not at all; the same bytes for the same content, whatever the file's name."""
-    with storage.whole_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+def write_state(state: OrderedDict[str, Tensor], path: Path, *, wrap: bool) -> None:
+    """Write a state dict, whole or not at all; the same bytes for the same content, whatever the file's name.
+
+    Args:
+        state: contiguous tensors by name.
+        path: ``.safetensors``, or any other ending for ``torch.save``.
+        wrap: torch's file holds ``{"model": state}``, as checkpoints of the public codes do.
+    """
+    with storage.whole_file(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file(dict(state), temporary)
+        else:
+            with temporary.open("wb") as file:
+                torch.save({"model": state} if wrap else dict(state), file)

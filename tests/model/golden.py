@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ramflow.model.encoder import Swin
+from ramflow.model.losses import Wanted
 from ramflow.model.ram_plus import RamPlus
 from ramflow.settings import HeadSettings
 from ramflow.weights.upstream import ramflow_name
@@ -69,3 +70,10 @@ def inputs(golden: dict) -> dict[str, torch.Tensor]:
         "teacher": torch.from_numpy(0.3 * np.random.RandomState(3).standard_normal((4, 512))).double(),
         "captions": torch.from_numpy(caption / np.linalg.norm(caption, axis=-1, keepdims=True)).double(),
     }
+
+
+def wanted(golden: dict, rows: slice = slice(None)) -> Wanted:
+    """What the batch should give; of some of its images, against the captions of all."""
+    batch, ids = inputs(golden), torch.arange(1, 5)
+    valid = torch.ones(4, dtype=torch.bool)[rows]
+    return Wanted(batch["targets"][rows], batch["teacher"][rows], valid, ids[rows], batch["captions"], ids)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ramflow.errors import UserError
 from ramflow.model.encoder import Swin
 from ramflow.model.head import TaggingHead
-from ramflow.model.losses import alignment_loss, asymmetric_loss, same_caption, tag_loss
+from ramflow.model.losses import Wanted, alignment_target, asymmetric_loss, asymmetric_sum, tag_loss
 from ramflow.model.preprocessing import Preprocessing
 from ramflow.model.ram_plus import RamPlus
 from ramflow.model.reweighting import MAX_SCALE, Reweighting
@@ -22,19 +22,25 @@ def unit(*shape: int) -> torch.Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))), dim=-1)
 
 
+def reweighted(image: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    reweighting = Reweighting()
+    return reweighting(reweighting.direction(image), embeddings, mask)
+
+
 def test_queries_never_see_one_another():
     torch.manual_seed(0)
     head = TaggingHead(width=8, hidden=16, layers=2, heads=2, feed_forward=32, dropout=0.0)
     queries, tokens = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
-    together = head(queries, tokens)
-    alone = torch.cat([head(queries[:, i : i + 1], tokens) for i in range(5)], dim=1)
+    sides = head.image_sides(tokens)
+    together = head(queries, sides)
+    alone = torch.cat([head(queries[:, i : i + 1], sides) for i in range(5)], dim=1)
     torch.testing.assert_close(together, alone)
 
 
 def test_reweighting_equals_the_loop_over_images():
     image, embeddings = torch.randn(3, 8), unit(4, 5, 8)
     mask = torch.ones(4, 5, dtype=torch.bool)
-    batched = Reweighting()(image, embeddings, mask)
+    batched = reweighted(image, embeddings, mask)
     for b in range(3):
         for t in range(4):
             logits = embeddings[t] @ F.normalize(image[b], dim=0) / 0.07
@@ -47,30 +53,37 @@ def test_masked_descriptions_have_no_weight():
     mask[:, 3:] = False
     other = embeddings.clone()
     other[:, 3:] = unit(4, 2, 8)
-    torch.testing.assert_close(Reweighting()(image, embeddings, mask), Reweighting()(image, other, mask))
+    torch.testing.assert_close(reweighted(image, embeddings, mask), reweighted(image, other, mask))
 
 
 def test_the_scale_is_bounded():
     reweighting = Reweighting()
     reweighting.scale.data.fill_(50.0)
     image, embeddings, mask = torch.randn(1, 8), unit(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
-    bounded = reweighting(image, embeddings, mask)
+    bounded = reweighting(reweighting.direction(image), embeddings, mask)
     reweighting.scale.data.fill_(MAX_SCALE)
-    torch.testing.assert_close(bounded, reweighting(image, embeddings, mask))
+    torch.testing.assert_close(bounded, reweighting(reweighting.direction(image), embeddings, mask))
+
+
+def captioned(*ids: int) -> Wanted:
+    numbers = torch.tensor(ids)
+    nothing = torch.zeros(len(ids), 0)
+    return Wanted(nothing.bool(), nothing, torch.ones(len(ids), dtype=torch.bool), numbers, nothing, numbers)
 
 
 def test_equal_captions_are_positives():
-    captions = torch.stack([unit(8), unit(4, 8)[0], unit(8)])
-    present = torch.tensor([True, True, True])
-    assert same_caption(captions, present).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    target = alignment_target(captioned(5, 3, 5))
+    assert target.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    assert target.counts.all()
 
 
 def test_images_without_a_caption_do_not_count_in_the_alignment():
-    captions, logits = unit(3, 8), torch.randn(3, 3)
-    present = torch.tensor([True, True, False])
+    target, logits = alignment_target(captioned(1, 2, 0)), torch.randn(3, 3)
     changed = logits.clone()
     changed[2], changed[:, 2] = 9.0, -9.0
-    assert alignment_loss(logits, captions, present) == alignment_loss(changed, captions, present)
+    assert asymmetric_sum(logits, target) == asymmetric_sum(changed, target)
+    changed[0, 0] += 1
+    assert asymmetric_sum(logits, target) != asymmetric_sum(changed, target)
 
 
 def test_tag_loss_does_not_change_with_the_batch():

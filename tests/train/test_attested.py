@@ -98,10 +98,10 @@ def test_a_rank_that_holds_another_encoder_stops_all_ranks(inputs, tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     first, second = (json.loads(out.read_text()) for out in outs)
     assert first[0] == second[0] == "starts"
-    assert first[1] == "rank 0 of 2: rank 1 refused to start, its own message says why"
+    assert first[1] == "rank 0 of 2: rank 1 gave up, its own message says why"
     assert second[1].startswith("rank 1 of 2: the encoder in memory is not the one that verify attested: 1 of ")
     assert BIAS in second[1]
-    assert (first[2], second[2]) == ("a bug", "rank 1 of 2: rank 0 refused to start, its own message says why")
+    assert (first[2], second[2]) == ("a bug", "rank 1 of 2: rank 0 gave up, its own message says why")
 
 
 @pytest.fixture

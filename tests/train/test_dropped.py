@@ -28,7 +28,7 @@ def test_dropped_tags_are_never_in_the_loss(inputs, tmp_path, monkeypatch, missi
     table.write(audit / "tag_status.csv")
 
     def run(self):
-        raise Seen(self.tag_mask.tolist())
+        raise Seen(self.tags.mask.tolist())
 
     monkeypatch.setattr(stage.Trainer, "run", run)
     paths = {name: Path(path) for name, path in inputs.items()} | {"audit": audit}

@@ -8,7 +8,7 @@ import torch
 from ramflow.model.encoder import Swin
 from ramflow.model.ram_plus import RamPlus
 from ramflow.settings import HeadSettings
-from ramflow.train.schedule import learning_rate, make_optimizer, parameter_groups, set_rate
+from ramflow.train.schedule import describe_groups, learning_rate, make_optimizer, parameter_groups, set_rate
 from tests.train import artifacts
 
 
@@ -51,3 +51,16 @@ def test_pretrained_weights_take_their_share_of_the_rate_and_fresh_ones_all_of_i
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in ram.named_parameters():
         assert rates[id(parameter)] == 0.5 * (share if name.startswith("encoder.") else 1.0), name
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("constant", 1), ("square_root", 0.5), ("linear", 0.25)])
+def test_the_rates_follow_the_effective_batch_by_the_named_rule(rule, factor):
+    settings = artifacts.settings(batch=104, learning_rate_batch=416, learning_rate_rule=rule, warmup_steps=50)
+    plain = artifacts.settings(learning_rate_rule="constant", warmup_steps=50)
+    for step in (0, 10, 50, 120, 199):
+        assert learning_rate(step, 200, settings) == pytest.approx(factor * learning_rate(step, 200, plain))
+
+
+def test_the_groups_are_told_with_what_decays():
+    lines = describe_groups(make_optimizer(model(), artifacts.settings()))
+    assert len(lines) == 2 and sum("weight decay 0.05" in line for line in lines) == 1

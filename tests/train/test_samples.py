@@ -62,7 +62,7 @@ def whole(data: str, embed: str) -> list[Batch]:
 
 def content(batch: Batch) -> list[bytes]:
     """Every sample of a batch with all that is known of it."""
-    tensors = (batch.samples, batch.pixels, batch.teacher_pixels, batch.targets, batch.captions, batch.has_caption)
+    tensors = (batch.samples, batch.pixels, batch.teacher_pixels, batch.targets, batch.captions, batch.caption_ids)
     return [b"".join(tensor[row].numpy().tobytes() for tensor in tensors) for row in range(len(batch.samples))]
 
 
@@ -109,7 +109,7 @@ def test_targets_and_captions_are_those_of_the_sample(run, inputs):
     for batch in own.batches():
         for row, sample in enumerate(batch.samples.tolist()):
             assert batch.targets[row].nonzero().flatten().tolist() == sorted(own.dataset.union_tags(sample).tolist())
-            assert batch.has_caption[row] and (batch.captions[row] == vectors.of(sample)).all(dim=1).any()
+            assert batch.caption_ids[row] and (batch.captions[row] == vectors.of(sample)).all(dim=1).any()
 
 
 def test_a_blank_caption_is_never_drawn(records, pack_records, tmp_path):
@@ -121,7 +121,7 @@ def test_a_blank_caption_is_never_drawn(records, pack_records, tmp_path):
     vectors = CaptionVectors(embed)
     for batch in Run(data, str(embed), epochs=3).batches():
         for row, sample in enumerate(batch.samples.tolist()):
-            assert batch.has_caption[row] == (sample != 0)
+            assert bool(batch.caption_ids[row]) == (sample != 0)
             expected = torch.zeros(vectors.width) if sample == 0 else vectors.of(sample)[1]
             assert torch.equal(batch.captions[row], expected)
 

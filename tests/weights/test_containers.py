@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ramflow.errors import UserError
-from ramflow.weights.containers import load_torch, open_safetensors, write_safetensors
+from ramflow.weights.containers import container_of, load_torch, open_safetensors, write_safetensors
 from ramflow.weights.formats import read_weights
 from ramflow.weights.pickles import MAX_PICKLE, examine
 from ramflow.weights.stand_ins import Settings
@@ -306,6 +306,22 @@ def test_a_header_that_lies_is_refused(tmp_path, refused, header):
 def test_a_header_longer_than_the_file_is_refused(tmp_path, refused):
     (tmp_path / "file").write_bytes((1 << 60).to_bytes(8, "little") + bytes(100))
     refused(tmp_path / "file", "file is damaged")
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"], ids=["as a pickle", "as a zip"])
+def test_a_header_whose_length_looks_like_another_container_is_read(state, tmp_path, start):
+    """safetensors start with the length of their header: one in 32 has the byte that starts a pickle."""
+    path = tmp_path / "weights.safetensors"
+
+    def length_with(pad: int) -> int:
+        save_file(state, path, metadata={"pad": "x" * pad})
+        return int.from_bytes(path.read_bytes()[:8], "little")
+
+    wanted = int.from_bytes(start, "little")
+    length_with((wanted - length_with(0)) % 256 ** len(start))
+    assert path.read_bytes().startswith(start)
+    assert container_of(path) == "safetensors"
+    assert read_weights(path).keys == sorted(state)
 
 
 def test_what_is_written_has_the_librarys_bytes(state, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from ramflow.errors import UserError
 from ramflow.model.encoder import Swin
-from ramflow.weights.attest import read_attestation
+from ramflow.weights.attest import check_attested, load_encoder, read_attestation
 from ramflow.weights.formats import read_weights
 from ramflow.weights.interpolate import resize_table, window_of
 from ramflow.weights.ledger import match_keys
@@ -102,3 +102,21 @@ def test_the_attestation_says_so(state, save, verify, tmp_path, capsys):
     assert sentence in read_attestation(tmp_path / "out").ledger["interpolated"][0]
     assert sentence in next(check.message for check in verdict.checks if check.id == "weights.interpolated")
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", [layouts.ramflow_model, layouts.ram_plus])
+def test_an_earlier_models_encoder_goes_to_a_larger_window(state, save, verify, tmp_path, layout):
+    """Fine-tuning at a higher resolution, as 224 pixels and window 7 to 384 and 12."""
+    larger = {**OPTIONS, "img_size": 64, "window_size": 8}
+    file = save(layout(state))
+    with pytest.raises(UserError, match=r"window 4, not 8\).*set verify\.interpolate: true"):
+        verify(file, encoder_options=larger)
+    assert verify(file, encoder_options=larger, interpolate=True).passed
+    attestation = read_attestation(tmp_path / "out")
+    assert "4 position tables interpolated from window 4 to 8, bicubic" in attestation.ledger["interpolated"][0]
+    assert attestation.encoder.image_size == 64 and attestation.ledger["other"]
+    grown = Swin(NAME, larger)
+    load_encoder(grown.swin, tmp_path / "out")
+    check_attested(grown.swin.state_dict(), attestation)
+    key = "layers.0.blocks.0.mlp.fc1.weight"
+    assert torch.equal(grown.swin.state_dict()[key], state[key])

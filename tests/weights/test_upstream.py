@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ramflow.cli import main
 from ramflow.data.vectors import TagEmbeddings
@@ -111,8 +112,24 @@ def test_uneven_descriptions_cannot_be_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_export_of_a_trained_model(tmp_path):
-    model = tiny()
+def test_uneven_descriptions_are_repeated_when_asked(tmp_path):
+    """A tag with one of three descriptions, repeated, is the same tag to the bit of rounding; with two of three not."""
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    for kept, same in ((1, True), (2, False)):
+        model = tiny()
+        model.mask[2, kept:] = False
+        model.embeddings[2, kept:] = 0
+        write_ram_plus(model, tmp_path / "ram_plus.pth", repeat=True)
+        again = read_ram_plus(tmp_path / "ram_plus.pth", fresh(5), TAGS)
+        assert torch.equal(again.embeddings[2], model.embeddings[2][[0, 1 % kept, 2 % kept]])
+        with torch.no_grad():
+            before, after = model(images), again(images)
+        torch.testing.assert_close(before[:, [0, 1, 3, 4, 5]], after[:, [0, 1, 3, 4, 5]])
+        assert torch.allclose(before[:, 2], after[:, 2], atol=1e-6) == same
+
+
+def save_trained(tmp_path, model):
+    """What train writes of a model, in ``tmp_path/train``."""
     tags = TagTable(list("abcdef"))
     (tmp_path / "train").mkdir()
     vectors = TagEmbeddings(model.embeddings, model.mask, tags.digest, {"type": "none"})
@@ -120,16 +137,39 @@ def test_export_of_a_trained_model(tmp_path):
     encoder = model.encoder
     preprocessing = Preprocessing(encoder.image_size, encoder.mean, encoder.std)
     save_model(tmp_path / "train", model.state_dict(), config, preprocessing, tags, vectors, {})
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_export_of_a_trained_model(tmp_path, ending):
+    model = tiny()
+    save_trained(tmp_path, model)
     arguments = ["export", "--model", str(tmp_path / "train"), "--out"]
-    for name in ("one.pth", "two.pth"):
-        assert main([*arguments, str(tmp_path / name)]) == 0
-    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "two.pth").read_bytes()
-    again = read_ram_plus(tmp_path / "one.pth", fresh(5), TAGS)
+    one, two = tmp_path / f"one{ending}", tmp_path / f"two{ending}"
+    for path in (one, two):
+        assert main([*arguments, str(path)]) == 0
+    assert one.read_bytes() == two.read_bytes()
+    written = load_torch(one)["model"] if ending == ".pth" else load_file(one)
+    assert written.keys() == upstream_state(model).keys() and "label_embed" in written
+    again = read_ram_plus(one, fresh(5), TAGS)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
+
+
+def test_export_of_a_trained_model_says_what_it_needs(tmp_path, capsys):
+    save_trained(tmp_path, tiny())
+    arguments = ["export", "--model", str(tmp_path / "train"), "--out"]
     assert main([*arguments, str(tmp_path / "one.zip")]) == 2
     assert main([*arguments, str(tmp_path / "one.pth"), "--layout", "timm"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+    assert main([*arguments, str(tmp_path / "one.pth")]) == 0
+    assert "attention heads" not in capsys.readouterr().err
+    assert main(["export", "--weights", str(tmp_path), "--layout", "timm", "--repeat", *arguments[-1:], "e.pth"]) == 2
+    assert "--repeat goes with --model" in capsys.readouterr().err
+    config = tmp_path / "train" / "model" / "config.json"
+    config.write_text(config.read_text().replace('"heads": 4', '"heads": 2'))
+    assert main([*arguments, str(tmp_path / "one.pth")]) == 0
+    assert "its head has 2 attention heads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])

@@ -1,0 +1,75 @@
+"""Guard and detectors on made curves of 20,000 steps: planted faults found, and alarms on clean curves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.figures import Figure, Options
+from ramflow.settings import GuardSettings
+from tests.train import curves as c
+
+
+def run(options: Options) -> list[Figure]:
+    """Recall a kind of fault and false alarms; ``options.rounds`` seeds of each kind."""
+    seeds = range(max(options.rounds, 1))
+    found: dict[str, list[float]] = {}
+    skips, findings = [], []
+    for seed in seeds:
+        for name, made in faults(seed).items():
+            found.setdefault(name, []).append(made)
+    for seed in seeds:
+        for kind in c.CLEAN.values():
+            curve = c.clean(seed=seed, **kind)
+            skips.append(float(sum(d.kind != "accept" for d in c.guarded(curve, GuardSettings()))))
+            findings.append(float(len(c.detected(curve))))
+    recall = [
+        Figure(
+            f"instabilities.{name.replace(' ', '_')}",
+            f"found: {name}",
+            "%",
+            [100 * float(np.mean(share))],
+            higher_is_better=True,
+            limit=100,
+        )
+        for name, share in found.items()
+    ]
+    return [
+        *recall,
+        Figure(
+            "instabilities.clean_skips",
+            "skipped steps of 20,000 clean ones (mean)",
+            "steps",
+            [float(np.mean(skips))],
+            limit=1,
+        ),
+        Figure("instabilities.clean_findings", "findings on clean curves (sum)", "findings", [sum(findings)], limit=0),
+    ]
+
+
+def faults(seed: int) -> dict[str, float]:
+    """Share found of each kind of planted fault, of one seed."""
+    result = {}
+    single = list(range(680, 20_000, 430))
+    for name, value, times in (("spike of a loss, 5 times", 0, 5), ("spike of the gradient norm, 20 times", 3, 20)):
+        result[name] = _skipped(c.spiked(c.clean(seed=seed, batch=26), value, times, single), single)
+    result["spike in warm-up"] = _skipped(c.spiked(c.clean(4000, seed, 26), 0, 5, [60, 200, 900]), [60, 200, 900])
+    series = list(range(5000, 5005))
+    decisions = c.guarded(c.spiked(c.clean(8000, seed, 26), 0, 5, series), GuardSettings())
+    result["sustained spike, rewound"] = float(decisions[5004].kind == "rewind" and decisions[5004].before == 5000)
+    repeated = list(range(5000, 7000, 50))
+    result["repeated spikes"] = _skipped(c.spiked(c.clean(8000, seed, 26), 0, 5, repeated), repeated)
+    curve = c.clean(4000, seed)
+    curve.values[[3, 500, 3500], [0, 3, 1]] = np.nan
+    result["NaN"] = _skipped(curve, [3, 500, 3500])
+    for name, event, made in (
+        ("drift", "drift", c.drifting(c.clean(seed=seed, batch=52), 0, 6000, 1.0)),
+        ("swing", "oscillation", c.swinging(c.clean(seed=seed, batch=52), 0, 6000, 600, 0.25)),
+        ("plateau", "plateau", c.flat(c.clean(seed=seed), 0, 3500)),
+    ):
+        result[name] = float(any(f.event == event and f.what == "loss_tag" for f in c.detected(made)))
+    return result
+
+
+def _skipped(curve: c.Curve, steps: list[int]) -> float:
+    decisions = c.guarded(curve, GuardSettings())
+    return sum(step < len(decisions) and decisions[step].kind != "accept" for step in steps) / len(steps)

@@ -1,0 +1,1 @@
+"""``ramflow tag``: pictures in, names out."""

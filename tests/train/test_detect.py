@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from ramflow.train.detect import Context, Detector
+from tests.train import curves as c
+
+
+@pytest.mark.parametrize("kind", c.CLEAN)
+def test_nothing_is_found_on_clean_curves(kind: str) -> None:
+    assert c.detected(c.clean(**c.CLEAN[kind])) == []
+
+
+def test_drift_swing_and_plateau_are_found_once() -> None:
+    planted = {
+        "drift": c.drifting(c.clean(batch=52), 0, 6000, 1.0),
+        "oscillation": c.swinging(c.clean(batch=52), 0, 6000, 600, 0.25),
+        "plateau": c.flat(c.clean(), 0, 3500),
+    }
+    for event, curve in planted.items():
+        found = [f for f in c.detected(curve) if f.event == event]
+        assert [f.what for f in found] == ["loss_tag"] and "likely cause" in found[0].sentence, event
+
+
+def test_distillation_at_its_floor_names_the_missing_attestation() -> None:
+    curve = c.clean(8000)
+    curve.values[:, 2] = c.LEVELS[2] * 2.5
+    found = c.detected(curve, Context(False, False, 416, 4_000_000, 0, 8000))
+    assert [(f.event, f.what) for f in found] == [("plateau", "loss_distillation")]
+    assert "attestation is missing" in found[0].sentence
+
+
+def test_gradients_that_turn_around_are_an_oscillation() -> None:
+    assert [f.what for f in c.detected(c.clean(4000), cosine_previous=-0.6)] == ["gradient"]
+    assert c.detected(c.clean(4000), cosine_previous=-0.05) == []
+
+
+def test_resume_finds_the_same() -> None:
+    curve = c.swinging(c.clean(12_000, batch=52), 0, 4000, 600, 0.25)
+    detector = Detector(Context(False, True, 52, 1000, 0, 12_000))
+    events = []
+    for number, row in enumerate(c.rows(curve)):
+        if number % 100 == 0:
+            state = json.loads(json.dumps(detector.state()))
+            detector = Detector(detector.context)
+            detector.load(state)
+        events += detector.see(row)
+    assert events == c.detected(curve, detector.context) != []
