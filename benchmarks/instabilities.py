@@ -8,10 +8,21 @@ from benchmarks.figures import Figure, Options
 from ramflow.settings import GuardSettings
 from tests.train import curves as c
 
+FIRST_SEED = 300
+"""Other seeds than those that the thresholds were chosen with."""
+HARD = (
+    "gradient norm 20 times, steps 250 to 400",
+    "drift by half",
+    "drift by 30 %",
+    "plateau in 20,000 steps, batch 416",
+    "plateau in 46,000 steps, batch 52",
+)
+"""At or beyond what can be told from noise: shown, without a target."""
+
 
 def run(options: Options) -> list[Figure]:
     """Recall a kind of fault and false alarms; ``options.rounds`` seeds of each kind."""
-    seeds = range(max(options.rounds, 1))
+    seeds = range(FIRST_SEED, FIRST_SEED + max(options.rounds, 1))
     found: dict[str, list[float]] = {}
     skips, findings = [], []
     for seed in seeds:
@@ -29,7 +40,7 @@ def run(options: Options) -> list[Figure]:
             "%",
             [100 * float(np.mean(share))],
             higher_is_better=True,
-            limit=100,
+            limit=None if name in HARD else 100,
         )
         for name, share in found.items()
     ]
@@ -53,6 +64,8 @@ def faults(seed: int) -> dict[str, float]:
     for name, value, times in (("spike of a loss, 5 times", 0, 5), ("spike of the gradient norm, 20 times", 3, 20)):
         result[name] = _skipped(c.spiked(c.clean(seed=seed, batch=26), value, times, single), single)
     result["spike in warm-up"] = _skipped(c.spiked(c.clean(4000, seed, 26), 0, 5, [60, 200, 900]), [60, 200, 900])
+    early = [250, 300, 350, 400]
+    result[HARD[0]] = _skipped(c.spiked(c.clean(1000, seed, 26), 3, 20, early), early)
     series = list(range(5000, 5005))
     decisions = c.guarded(c.spiked(c.clean(8000, seed, 26), 0, 5, series), GuardSettings())
     result["sustained spike, rewound"] = float(decisions[5004].kind == "rewind" and decisions[5004].before == 5000)
@@ -62,9 +75,13 @@ def faults(seed: int) -> dict[str, float]:
     curve.values[[3, 500, 3500], [0, 3, 1]] = np.nan
     result["NaN"] = _skipped(curve, [3, 500, 3500])
     for name, event, made in (
-        ("drift", "drift", c.drifting(c.clean(seed=seed, batch=52), 0, 6000, 1.0)),
-        ("swing", "oscillation", c.swinging(c.clean(seed=seed, batch=52), 0, 6000, 600, 0.25)),
-        ("plateau", "plateau", c.flat(c.clean(seed=seed), 0, 3500)),
+        ("drift to twice the value", "drift", c.drifting(c.clean(seed=seed, batch=52), 0, 6000, 1.0)),
+        ("swing by 25 %", "oscillation", c.swinging(c.clean(seed=seed, batch=52), 0, 6000, 600, 0.25)),
+        ("plateau in 46,000 steps, batch 416", "plateau", c.flat(c.clean(46_000, seed), 0, 8000)),
+        ("plateau in 46,000 steps, batch 52", "plateau", c.flat(c.clean(46_000, seed, 52), 0, 8000)),
+        ("plateau in 20,000 steps, batch 416", "plateau", c.flat(c.clean(seed=seed), 0, 3500)),
+        ("drift by half", "drift", c.drifting(c.clean(seed=seed, batch=52), 0, 6000, 0.5)),
+        ("drift by 30 %", "drift", c.drifting(c.clean(seed=seed, batch=52), 0, 6000, 0.3)),
     ):
         result[name] = float(any(f.event == event and f.what == "loss_tag" for f in c.detected(made)))
     return result

@@ -128,26 +128,30 @@ class AugmentSettings(Section):
         2, ge=0, le=8, description="RandAugment operations drawn an image, each carried out half of the time; 0: none"
     )
     magnitude: int = Field(5, ge=0, le=10, description="RandAugment strength out of 10")
+    auto_contrast: Literal["correct", "public"] = Field(
+        "correct", description="public: with the public code's wrap-around of bytes, which turns most views white (F47)"
+    )
 
 
 class BalanceSettings(Section):
     """How the three losses, each per image, are weighed against one another, whatever the batch (F15).
 
-    Upstream sums tags and alignment over the images of a GPU and takes the mean of the distillation, so its mix follows
-    its batch a GPU; ``batch`` is the one imitated. In every mode the negatives of the alignment count as in such a batch.
+    Upstream sums tags and alignment over the images of a GPU and takes the mean of the distillation, so its mix
+    follows its batch a GPU; ``batch`` is the one imitated. In every mode the alignment's negatives count as in such a
+    batch.
     """
 
     mode: Literal["upstream", "fixed", "automatic"] = Field(
         "upstream",
-        description="upstream: 1, 1 and 1 / batch; fixed: the three weights below; automatic: they are where it starts, "
+        description="upstream: 1, 1, 1 / batch; fixed: the three weights below; automatic: they are where it starts, "
         "then the gradients of the three on the encoder are kept of one size, that of the tags",
     )
     batch: int = Field(52, ge=2, description="images a GPU of the upstream run that is imitated")
-    tag: float = Field(1.0, ge=0, description="weight of the asymmetric loss over the tags, summed over tags, per image")
-    alignment: float = Field(1.0, ge=0, description="weight of the asymmetric loss of images against captions, per image")
+    tag: float = Field(1.0, ge=0, description="weight of the asymmetric loss over the tags, their sum, per image")
+    alignment: float = Field(1.0, ge=0, description="weight of the asymmetric loss against captions, per image")
     distillation: float = Field(1.0, ge=0, description="weight of the mean absolute distance to the CLIP image feature")
     momentum: float = Field(
-        0.95, ge=0, lt=1, description="automatic: share of the old weights that a measurement leaves, every monitor_every"
+        0.95, ge=0, lt=1, description="automatic: how much of the old weights a measurement (monitor_every) leaves"
     )
 
 
@@ -184,7 +188,7 @@ class TrainSettings(Section):
     )
     slice: int = Field(512, ge=1, description="tags that the head takes at a time")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
-    learning_rate: float = Field(1e-4, gt=0, description="highest rate, reached after the warm-up, of learning_rate_batch")
+    learning_rate: float = Field(1e-4, gt=0, description="highest rate, after the warm-up, at learning_rate_batch")
     learning_rate_batch: int = Field(416, ge=1, description="the batch that learning_rate and the other rates are for")
     learning_rate_rule: Literal["constant", "square_root", "linear"] = Field(
         "square_root", description="how the rates follow batch / learning_rate_batch (F24)"

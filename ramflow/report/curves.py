@@ -64,7 +64,8 @@ def validation_charts(log: Rows, scratch: Rows) -> list[Chart]:
 
 
 def loss_charts(log: Rows, marks: Sequence[Mark]) -> list[Chart]:
-    """The losses: relative to predictors that look at no image, raw, and weighted."""
+    """The losses: relative to predictors that look at no image, raw, and weighted; of accepted steps."""
+    log = _accepted(log)
     relative = [_line(log, f"{name}_relative", name, hue, smooth=True) for hue, name in enumerate(THREE, 1)]
     found = _chart(
         "Losses, relative",
@@ -81,6 +82,7 @@ def loss_charts(log: Rows, marks: Sequence[Mark]) -> list[Chart]:
 
 def gradient_charts(log: Rows, marks: Sequence[Mark]) -> list[Chart]:
     """Norms and angles of gradients, sizes of updates, the learning rate and the re-weighting scale."""
+    log = _accepted(log)
     norms = [_line(log, "grad_norm", "all weights")]
     norms += [_line(log, f"grad_norm_{name}", name, hue) for hue, name in enumerate(THREE, 2)]
     note = "of all weights, and of each weighted loss on the encoder; before clipping; logarithmic"
@@ -114,7 +116,7 @@ def speed_charts(log: Rows) -> list[Chart]:
     )
     found = []
     for key, title, note in wanted:
-        line = _line(log, key, title, smooth=key == "images_per_second")
+        line = _line(log, key, title, smooth=key in ("images_per_second", "data_wait"))
         found += _chart(title, note, [line], _last(line), zero=True, width="quarter")
     return found
 
@@ -147,6 +149,11 @@ def _chart(
         return []
     svg = charts.line_chart(drawn, title, log=log, zero=zero, reference=reference, marks=marks)
     return [Chart(title, note, svg, last, tuple((line.label, line.hue) for line in drawn), width)]
+
+
+def _accepted(log: Rows) -> Rows:
+    """Without steps that were left out: they would flatten the curve, are marked, and the table has their values."""
+    return [row for row in log if row.get("accepted", True)]
 
 
 def _update_ratios(log: Rows) -> Rows:

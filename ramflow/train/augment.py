@@ -60,6 +60,8 @@ def draw(width: int, height: int, settings: AugmentSettings, random: np.random.G
     box = random_crop(width, height, settings.min_scale, random)
     flip = settings.flip and random.random() < 0.5
     names, operations = list(OPERATIONS), []
+    if settings.auto_contrast == "public":
+        names[names.index("auto_contrast")] = PUBLIC_AUTO_CONTRAST
     for index in random.integers(len(names), size=settings.operations):
         carried_out, positive = random.random(2) < (CARRIED_OUT, 0.5)
         if carried_out:
@@ -93,7 +95,7 @@ def views(pixels: Pixels, plan: Plan, sizes: Sequence[int]) -> Views:
     if plan.flip:
         result = [view.flip(2) for view in result]
     for name, strength in plan.operations:
-        result = OPERATIONS[name](result, strength)
+        result = (_public_auto_contrast if name == PUBLIC_AUTO_CONTRAST else OPERATIONS[name])(result, strength)
     return result
 
 
@@ -103,6 +105,10 @@ def _identity(views: Views, strength: float) -> Views:
 
 def _auto_contrast(views: Views, strength: float) -> Views:
     return _through([_stretching(plane) for plane in views[0].numpy()], views)
+
+
+def _public_auto_contrast(views: Views, strength: float) -> Views:
+    return _through([_wrapping(plane) for plane in views[0].numpy()], views)
 
 
 def _equalize(views: Views, strength: float) -> Views:
@@ -154,6 +160,10 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+PUBLIC_AUTO_CONTRAST = "public_auto_contrast"
+"""In the place of ``auto_contrast`` where settings ask for the public code's fault."""
+
+
 def _factor(strength: float) -> float:
     return 0.1 + 1.8 * abs(strength)
 
@@ -165,6 +175,16 @@ def _stretching(plane: Plane) -> npt.NDArray[np.float64]:
         return np.arange(256.0)
     scale = 255 / (high - low)
     return (np.arange(256) * scale - low * scale).clip(0, 255)
+
+
+def _wrapping(plane: Plane) -> npt.NDArray[np.float64]:
+    """:func:`_stretching` as the public code has it: it negates the darkest value as a byte, and all turns white where
+    that is not 0 (F47) [256]."""
+    low, high = int(plane.min()), int(plane.max())
+    if low == high:
+        return np.arange(256.0)
+    scale = 255 / (high - low)
+    return (np.arange(256) * scale + -low % 256 * scale).clip(0, 255)
 
 
 def _equalizing(plane: Plane) -> npt.NDArray[np.float64]:

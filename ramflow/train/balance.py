@@ -37,10 +37,11 @@ def rebalanced(settings: BalanceSettings, weights: Weights, norms: Sequence[floa
     """
     if settings.mode != "automatic":
         return weights
-    goal = norms[0]
-    tag, *others = weights
-    moved = [
-        weight * (goal / norm) ** (1 - settings.momentum) if 0 < norm < float("inf") and 0 < goal < float("inf") else weight
-        for weight, norm in zip(others, norms[1:], strict=True)
-    ]
-    return tag, moved[0], moved[1]
+    goal, *others = norms
+
+    def moved(weight: float, norm: float) -> float:
+        sound = 0 < norm < float("inf") and 0 < goal < float("inf")
+        return weight * (goal / norm) ** (1 - settings.momentum) if sound else weight
+
+    tag, alignment, distillation = weights
+    return tag, moved(alignment, others[0]), moved(distillation, others[1])

@@ -15,7 +15,7 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Begin at the model's weights."""
         self.decay = decay
-        self._weights = list(model.parameters())
+        self._weights: list[torch.Tensor] = list(model.parameters())
         self._names = [name for name, _ in model.named_parameters()]
         self._average = [weight.detach().clone() for weight in self._weights]
 

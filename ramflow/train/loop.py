@@ -23,12 +23,12 @@ from ramflow.progress import say, track
 from ramflow.settings import TrainSettings
 from ramflow.train import ranks
 from ramflow.train.balance import Weights, first_weights, rebalanced
-from ramflow.train.relative import Baselines
 from ramflow.train.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer
 from ramflow.train.detect import Context, Detector
 from ramflow.train.ema import MovingAverage
 from ramflow.train.guard import VALUES, Decision, Guard
 from ramflow.train.logs import Logs, NoLogs
+from ramflow.train.relative import Baselines
 from ramflow.train.samples import Batch, TrainingSamples, batches
 from ramflow.train.schedule import describe_groups, learning_rate, make_optimizer, set_rate
 from ramflow.train.speed import Speed
@@ -121,6 +121,8 @@ class Trainer:
 
     def _train(self) -> None:
         self.model.train()
+        if self.device.type == "cuda":
+            self.engine.fit(self.samples.blank(1).to(self.device))
         for batch in self._steps():
             if self._settle(LAG):
                 self._stop()
@@ -145,6 +147,9 @@ class Trainer:
             batch, step, rate, limits, self.weights, monitored=monitored, stop=self.signal.received
         )
         self.readings.append(reading)
+        if self.engine.micro_batch < self.position.micro_batch:
+            self.logs.event(step, "out_of_memory", {"micro_batch": self.engine.micro_batch})
+        self.position.micro_batch = self.engine.micro_batch
         if self.average:
             self.average.update()
 
@@ -275,7 +280,6 @@ class Trainer:
     # Going on, going back, stopping
 
     def _checkpoint(self) -> None:
-        self.position.micro_batch = self.engine.micro_batch
         if not self.checkpoints:
             return
         if not get_total_norm(list(self._weights().values())).isfinite():
@@ -307,6 +311,7 @@ class Trainer:
             say(f"train: {line}")
         state = self._load(None)
         if state is None:
+            self.position.micro_batch = self.engine.micro_batch
             self.logs.restore({}, 0)
             self._checkpoint()
             return
@@ -328,15 +333,15 @@ class Trainer:
         """Weights and optimiser of the newest checkpoint before the spikes; the batches since are left out."""
         step = self.position.step
         state = self._load(decision.before)
+        self.readings.clear()  # of steps that were taken with the weights that are given up
         self.position.rewinds += 1
         to = state["position"]["step"] if state else None
         self.logs.event(step, "rewind", {"to": to, "sentence": decision.sentence})
 
     def _load(self, at_most: int | None) -> dict[str, Any] | None:
         """Give every process the weights and the optimiser of a checkpoint, and return its state, or None."""
-        found = ranks.on_every_rank(
-            lambda: self.checkpoints.load(at_most) if self.checkpoints else None, self.device
-        )
+        kept = self.checkpoints
+        found = ranks.on_every_rank(lambda: kept.load(at_most) if kept else None, self.device)
         state: dict[str, Any] | None = ranks.tell(found.state if found else None, self.device)
         if state is None:
             return None

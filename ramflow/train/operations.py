@@ -174,7 +174,8 @@ class Operations:
         """FLOPs by the phases that :mod:`ramflow.train.step` names."""
         return {
             "teacher": 2.0 * self.teacher,
-            "forward, head backward": 2.0 * (self.encoder + self.head),
+            "encoder forward": 2.0 * self.encoder,
+            "head and losses": 2.0 * self.head,
             "encoder backward": 2.0 * (self.backward + self.recomputed),
         }
 

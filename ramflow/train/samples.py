@@ -100,6 +100,10 @@ class TrainingSamples(TorchDataset[Batch | UserError]):
         except UserError as error:
             return error
 
+    def blank(self, images: int) -> Batch:
+        """Images of zeros without tags and captions, as large as others."""
+        return self._empty(images).mapped(torch.zeros_like)
+
     def _read(self, request: Request) -> Batch:
         batch = self._empty(len(request.samples))
         row = 0

@@ -53,7 +53,7 @@ def parameter_groups(model: nn.Module, settings: TrainSettings) -> list[dict[str
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Fused AdamW over :func:`parameter_groups`, its state made at once: what memory it takes is taken before step 1."""
+    """Fused AdamW over :func:`parameter_groups`, its state made at once: its memory is taken before step 1."""
     optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,12 @@ from ramflow.progress import say
 from ramflow.settings import TrainSettings
 from ramflow.tags import TagTable
 from ramflow.train import ranks
-from ramflow.train.relative import baselines_of
 from ramflow.train.checkpoint import Checkpoints
 from ramflow.train.detect import Context
 from ramflow.train.logs import Logs, NoLogs
 from ramflow.train.loop import Trainer
+from ramflow.train.profile_steps import profile_steps
+from ramflow.train.relative import baselines_of
 from ramflow.train.samples import TrainingSamples
 from ramflow.train.start import build_model, check_embeddings
 from ramflow.train.step import TagTargets
@@ -105,7 +105,8 @@ def run(
         )
         trainer = _trainer(settings, inputs, out, logs, checkpoints)
         if profile:
-            return trainer.profile(profile)
+            profile_steps(trainer, profile)
+            return Verdict("train")
         return _train(settings, trainer, inputs)
     finally:
         ranks.leave()
@@ -114,10 +115,10 @@ def run(
 def _train(settings: TrainSettings, trainer: Trainer, inputs: Inputs) -> Verdict:
     first = ranks.rank() == 0
     if first:
+        share, micro_batch = trainer.engine.share, trainer.engine.micro_batch
         say(
-            f"train: {len(trainer.order)} images, {trainer.total} steps of {settings.batch} in "
-            f"{ranks.world()} x {-(-trainer.engine.share // trainer.engine.micro_batch)} x {trainer.engine.micro_batch} "
-            f"(processes, micro-batches, images) on {trainer.device}"
+            f"train: {len(trainer.order)} images, {trainer.total} steps of {settings.batch} on {trainer.device}: "
+            f"{ranks.world()} x {-(-share // micro_batch)} x {micro_batch} (processes, micro-batches, images)"
         )
     best = trainer.run()
     trainer.model.load_state_dict(best, strict=False)

@@ -104,18 +104,21 @@ class TrainingForward(nn.Module):
 
     def __init__(self, model: RamPlus, preprocessing: Preprocessing, tags: TagTargets, precision: str) -> None:
         super().__init__()
+        self.profile = StepProfile(model.embeddings.device, on=False)
         self.model = model
         self.preprocessing = preprocessing
         self.tags = tags
-        self.bfloat16 = precision == "bfloat16"
+        self.in_bfloat16 = precision == "bfloat16"
 
     def forward(self, pixels: torch.Tensor, wanted: Wanted, negatives: torch.Tensor) -> list[torch.Tensor]:
         """Sums of the three losses over the images of ``pixels`` (uint8 [images, 3, size, size])."""
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
-            tokens = self.model.tokens(self.preprocessing.normalise(pixels))
-            losses: Losses = self.model.losses(
-                tokens, wanted, self.tags.mask, floor=self.tags.floor, negatives=negatives
-            )
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            with self.profile.phase("encoder forward"):
+                tokens = self.model.tokens(self.preprocessing.normalise(pixels))
+            with self.profile.phase("head and losses"):
+                losses: Losses = self.model.losses(
+                    tokens, wanted, self.tags.mask, floor=self.tags.floor, negatives=negatives
+                )
         return [losses.tag, losses.alignment, losses.distillation]
 
 
@@ -135,17 +138,18 @@ class Engine:
         self.device = model.embeddings.device
         self.share = -(-settings.batch // ranks.world())
         self.micro_batch = min(settings.micro_batch or self.share, self.share)
-        self.profile = StepProfile(self.device, on=False)
         self.parameters = list(model.parameters())
         self.encoder = list(model.encoder.parameters())
         self.probe = GradientProbe(list(model.named_parameters()))
         self.encoder_probe = GradientProbe(list(model.encoder.named_parameters()))
         self.ratios = UpdateRatios(model)
-        forward = TrainingForward(model, preprocessing, tags, settings.precision)
-        self.forward: nn.Module = forward
+        self.inner = TrainingForward(model, preprocessing, tags, settings.precision)
+        self.forward: nn.Module = self.inner
         if ranks.world() > 1:
             cards = [self.device] if self.device.type == "cuda" else None
-            self.forward = DistributedDataParallel(forward, cards, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.forward = DistributedDataParallel(
+                self.inner, cards, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def step(
         self, batch: Batch, number: int, rate: float, limits: tuple[float, ...], weights: Weights, *,
@@ -241,20 +245,19 @@ class Engine:
                 losses = self._losses(part, shared)
                 weighted = [weight * loss * scale for weight, loss in zip(weights, losses, strict=True)]
                 if monitored and first == 0:
-                    with self.profile.phase("monitors"):
+                    with self.inner.profile.phase("monitors"):
                         samples = self._sample_each(weighted, shared, min(images, self.micro_batch))
-                with self.profile.phase("encoder backward"):
+                with self.inner.profile.phase("encoder backward"):
                     torch.stack(weighted).sum().backward()
             sums += torch.stack([loss.detach() for loss in losses])
         return sums, samples
 
     def _losses(self, batch: Batch, shared: Shared) -> list[torch.Tensor]:
-        with self.profile.phase("teacher"):
+        with self.inner.profile.phase("teacher"):
             teacher = self.teacher(batch.teacher_pixels).clone()
         valid = batch.samples >= 0
         wanted = Wanted(batch.targets, teacher, valid, batch.caption_ids, shared.captions, shared.ids)
-        with self.profile.phase("forward, head backward"):
-            losses: list[torch.Tensor] = self.forward(batch.pixels, wanted, shared.negatives)
+        losses: list[torch.Tensor] = self.forward(batch.pixels, wanted, shared.negatives)
         return losses
 
     def _sample_each(self, weighted: list[torch.Tensor], shared: Shared, images: int) -> torch.Tensor:
@@ -285,7 +288,7 @@ class Engine:
         if samples is not None:
             named |= self._compare(samples)
             self.ratios.before()
-        with self.profile.phase("optimiser"):
+        with self.inner.profile.phase("optimiser"):
             optimizer: Any = self.optimizer
             optimizer.grad_scale = (norm_of_all / self.settings.clip_norm).clamp(min=1)
             optimizer.found_inf = (~good).float()
@@ -297,7 +300,7 @@ class Engine:
         return Reading(number, limits, weights, rate, list(named), host, ready, skipped)
 
     def _compare(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Norms and cosines of the gradients; the ones before are AdamW's first moment, which the update then changes."""
+        """Norms and cosines of the gradients; those before are AdamW's first moment, which the update will change."""
         named = {f"grad_norm_{name}": norm(sample) for name, sample in zip(LOSSES, samples, strict=True)}
         named |= {f"cosine_{LOSSES[a]}_{LOSSES[b]}": cosine(samples[a], samples[b]) for a, b in PAIRS}
         before = self.probe.sample([self.optimizer.state[p]["exp_avg"] for p in self.parameters])

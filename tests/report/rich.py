@@ -15,7 +15,7 @@ STEPS = 4000
 
 
 def write_logs(out: Path, logs: Path, images: list[str]) -> None:
-    """metrics.jsonl and events.jsonl into ``out``, speed.jsonl into ``logs``; ``images`` are those of a skipped batch."""
+    """metrics.jsonl and events.jsonl into ``out``, speed.jsonl into ``logs``; ``images``: of a skipped batch."""
     random = np.random.default_rng(11)
     rows = [row for step in range(0, STEPS, 10) for row in _rows(step, random)]
     _write(out / "metrics.jsonl", rows)
@@ -27,8 +27,8 @@ def write_logs(out: Path, logs: Path, images: list[str]) -> None:
         {"step": 0, "event": "out_of_memory", "detail": {"micro_batch": 26}},
         {"step": 1200, "event": "skip", "detail": skip | {
             "sentence": "loss_tag 212 is above its limit 31.2: the update was left out; look at the images"}},
-        {"step": 1201, "event": "skip", "detail": skip | {"reason": "non_finite", "values": broken, "samples": images[:2],
-            "sentence": "loss_tag is not finite: the update was left out"}},
+        {"step": 1201, "event": "skip", "detail": skip | {"reason": "non_finite", "values": broken,
+            "samples": images[:2], "sentence": "loss_tag is not finite: the update was left out"}},
         {"step": 2100, "event": "rewind", "detail": {"to": 2000, "sentence":
             "5 steps in a row were left out: back to the checkpoint of step 2000, and on after step 2100"}},
         {"step": 3200, "event": "plateau", "detail": {"event": "plateau", "what": "loss_distillation", "since": 2600,
@@ -46,7 +46,8 @@ def _rows(step: int, random: np.random.Generator) -> list[dict[str, Any]]:
     done = step / STEPS
     noise = random.lognormal(0, 0.07, 16).tolist()
     spike = 9.0 if step == 1200 else 1.0
-    raw = {"tag": (9 + 60 * math.exp(-9 * done)) * noise[0] * spike, "alignment": (1.1 + 4 * math.exp(-5 * done)) * noise[1],
+    raw = {"tag": (9 + 60 * math.exp(-9 * done)) * noise[0] * spike,
+           "alignment": (1.1 + 4 * math.exp(-5 * done)) * noise[1],
            "distillation": (0.04 + 0.3 * math.exp(-7 * done)) * noise[2]}  # fmt: skip
     weights, base = (
         {"tag": 1.0, "alignment": 1.0, "distillation": 0.0192},
@@ -56,7 +57,8 @@ def _rows(step: int, random: np.random.Generator) -> list[dict[str, Any]]:
         "step": step, "epoch": step / 800, "kind": "train",
         "learning_rate": min(done / 0.1, 0.5 + 0.5 * math.cos(math.pi * done)) * 1e-4,
         "loss": sum(weights[n] * raw[n] for n in raw), **{f"loss_{n}": v for n, v in raw.items()},
-        **{f"weighted_{n}": weights[n] * v for n, v in raw.items()}, **{f"{n}_relative": v / base[n] for n, v in raw.items()},
+        **{f"weighted_{n}": weights[n] * v for n, v in raw.items()},
+        **{f"{n}_relative": v / base[n] for n, v in raw.items()},
         "grad_norm": (3 + 60 * math.exp(-6 * done)) * noise[3] * spike, "scale": 2.66 + 0.4 * done, "skipped_images": 0,
         "skipped_steps": 2 if step > 1200 else 0, "accepted": spike == 1.0,
     }  # fmt: skip

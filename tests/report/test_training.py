@@ -39,9 +39,10 @@ def training(html: str) -> str:
 def test_every_measure_has_its_curve(html: str) -> None:
     text = Page(training(html)).text
     for title in ("Losses, relative", "Losses, weighted", "Do the losses agree", "Update to weight, encoder",
-                  "Update to weight, the rest", "Direction", "Re-weighting scale", "Validation mAP by status"):  # fmt: skip
+                  "Direction", "Update to weight, the rest", "Re-weighting scale",
+                  "Validation mAP by status"):  # fmt: skip
         assert title in text, title
-    legends = [" ".join(Page(found).text.split()) for found in re.findall(r'<span class="legend">.*?\n', html)]
+    legends = [Page(found).text for found in re.findall(r'<span class="legend">.*?</span></span>', training(html))]
     assert "patch embed stage0 stage1 stage2 stage3 norm" in legends
     assert "image projection reweighting project layer0 layer1 logit" in legends
     assert "present rare" in legends and "weights of the step averaged weights" in legends

@@ -80,7 +80,9 @@ def finish(words: list[str], processes: int = 1) -> None:
     assert [process.exitcode for process in started] == [0] * processes, said
 
 
-def kill_when(words: list[str], ready: Callable[[], bool], processes: int = 1, slow: float = 0.0, victim: int = 0) -> bool:
+def kill_when(
+    words: list[str], ready: Callable[[], bool], processes: int = 1, slow: float = 0.0, victim: int = 0
+) -> bool:
     """Kill -9 one process of a run as soon as ``ready``, then the others; false when it ended before."""
     started = start(words, processes, slow)
     end = time.monotonic() + LIMIT

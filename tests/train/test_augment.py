@@ -170,6 +170,36 @@ def test_auto_contrast_stretches_a_channel_to_the_whole_range():
     assert stretched.min() == 0 and stretched.max() == 255 and 120 < stretched.float().mean() < 135
 
 
+def public_table(plane: np.ndarray) -> np.ndarray:
+    """The public code's, which works on bytes."""
+    high, low = plane.max(keepdims=True)[0], plane.min(keepdims=True)[0]
+    scale = 255 / (high - low)
+    return (np.arange(256) * scale + -low * scale).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("darkest", [0, 1, 50])
+def test_public_auto_contrast_is_that_of_the_public_code(darkest):
+    ramp = torch.arange(darkest, 151, dtype=torch.uint8).repeat(3, 151 - darkest, 1)
+    box, pixels = (0, 0, 151 - darkest, 151 - darkest), ramp.permute(1, 2, 0).numpy()
+    plans = [Plan(box, False, operations) for operations in ((), (("public_auto_contrast", 0.5),))]
+    plain, made = (views(pixels, plan, [151 - darkest])[0][0].numpy() for plan in plans)
+    assert plain.min() == darkest
+    assert np.array_equal(made, public_table(plain)[plain])
+    assert (made == 255).all() == (darkest > 0)
+
+
+def test_the_public_auto_contrast_is_drawn_only_on_request_and_nothing_else_changes():
+    correct, public = (
+        [draw(64, 64, AugmentSettings(auto_contrast=kind), generator(0, 0, n)) for n in range(300)]
+        for kind in ("correct", "public")
+    )
+    names = {name for plan in correct for name, _ in plan.operations}
+    assert names == set(OPERATIONS)
+    for ours, theirs in zip(correct, public, strict=True):
+        swapped = [("public_auto_contrast" if n == "auto_contrast" else n, s) for n, s in ours.operations]
+        assert (theirs.box, theirs.flip, list(theirs.operations)) == (ours.box, ours.flip, swapped)
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_take_a_picture_of_one_colour(name):
     plain = torch.full((3, 16, 16), 77, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: the next start goes on, and all that comes out is what an undisturbed run makes, to the bit."""
+"""kill -9 at any moment: the next start goes on, and what comes out is what an undisturbed run makes, to the bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from ramflow import storage
 from ramflow.settings import HeadSettings
-from tests.train import processes
 from tests.train.processes import finish, kill_when, random_points, rows, start, words
 
 STEPS = 30
