@@ -25,6 +25,7 @@ BENCHMARKS = {
     "embedding": "descriptions and captions through CLIP's text half against the plain way",
     "activations": "what the encoder keeps for the backward pass, an image, against timm's forward pass",
     "training_step": "a training step, re-weighting and what the head keeps, against a plain implementation",
+    "instabilities": "planted spikes, NaN, drift, swing and plateau: found, and false alarms",
     "weights": "verifying a Swin-L file, and a RAM++ model in the public layout",
 }
 """Module and what it measures. Each has ``run(options: Options) -> list[Figure]``."""
