@@ -30,10 +30,10 @@ def sections(model: type[BaseModel]):
 
 def test_the_defaults_are_the_published_recipe():
     train = read_settings(None).train
-    assert (train.epochs, train.batch, train.learning_rate, train.warmup_steps) == (5, 52, 1e-4, 3000)
+    assert (train.epochs, train.batch, train.learning_rate, train.warmup_steps) == (5, 416, 1e-4, 3000)
     assert (train.weight_decay, train.warmup_learning_rate, train.augment.min_scale) == (0.05, 5e-7, 0.2)
     assert (train.head.hidden, train.head.layers, train.head.heads, train.head.feed_forward) == (768, 2, 4, 3072)
-    assert (train.loss.tag, train.loss.alignment, train.loss.distillation) == (1.0, 1.0, 1 / 52)
+    assert (train.balance.mode, train.balance.batch, train.learning_rate_batch) == ("upstream", 52, 416)
 
 
 def test_every_parameter_says_what_it_is_and_has_a_default():

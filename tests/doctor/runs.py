@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ramflow.model.encoder import Swin
+from ramflow.model.losses import Wanted
 from ramflow.model.ram_plus import RamPlus
 from ramflow.settings import HeadSettings
 from tests.conftest import COLOURS, SHAPES, draw
@@ -151,17 +152,13 @@ class Trainer:
         targets = torch.zeros(len(rows), recipe.tags, dtype=torch.bool)
         for row, sample in enumerate(rows.tolist()):
             targets[row, data.tags[sample]] = True
-        losses = self.model.losses(
-            self.model.tokens(data.images[rows]),
-            targets,
-            torch.ones(recipe.tags, dtype=torch.bool),
-            data.captions[rows] + 1e-6 * torch.arange(len(rows))[:, None],  # no two are one: none is a positive twice
-            torch.ones(len(rows), dtype=torch.bool),
-            data.teacher[rows],
-        )
-        scale = len(rows)
-        sums = {"loss_tag": scale * losses.tag, "loss_alignment": scale * losses.alignment}
-        return {"loss_dis": losses.distillation, **sums}
+        ids = torch.arange(1, len(rows) + 1)  # as the public code: equal captions are not known as such
+        valid = torch.ones(len(rows), dtype=torch.bool)
+        wanted = Wanted(targets, data.teacher[rows], valid, ids, data.captions[rows], ids)
+        tokens = self.model.tokens(data.images[rows])
+        losses = self.model.losses(tokens, wanted, torch.ones(recipe.tags, dtype=torch.bool))
+        sums = {"loss_tag": losses.tag, "loss_alignment": losses.alignment}
+        return {"loss_dis": losses.distillation / len(rows), **sums}
 
     def step(self, epoch: int, step: int, order: Tensor) -> dict[str, float]:
         recipe = self.recipe

@@ -48,7 +48,8 @@ def test_dvc_and_the_pipeline_make_the_same_bytes(working_copy, run_in, tiny_dat
     assert "mAP" in done.stdout
     assert "report.html" in done.stdout
 
-    by_dvc = sha256_tree(place / "runs" / "demo")
+    made = sha256_tree(place / "runs" / "demo")
+    by_dvc = {name: digest for name, digest in made.items() if ".logs/" not in name}  # they hold times
     outputs = {"report.html" if stage == "report" else stage for stage in (*PARAMS, "scratch")}
     assert {name.partition("/")[0] for name in by_dvc} == outputs
     assert sha256_tree(place / "runs" / "local") == by_dvc

@@ -24,7 +24,7 @@ from ramflow.data.images import decode_rgb
 from ramflow.model.preprocessing import to_pixels
 from ramflow.model.reweighting import INITIAL_SCALE
 from ramflow.model.teacher import Teacher
-from ramflow.settings import AugmentSettings, GuardSettings, HeadSettings, ReportSettings, read_settings
+from ramflow.settings import AugmentSettings, GuardSettings, HeadSettings, read_settings
 from ramflow.stage import execute
 from ramflow.stages import STAGES
 from ramflow.train import checkpoint_files, loop, stage
@@ -70,7 +70,6 @@ def test_f18_the_page_shows_the_smallest_crop(inputs, tmp_path):
     page = tmp_path / "page.html"
     assert main(["report", *given, "--train", str(tmp_path / "train"), "--out", str(page)]) == 0
     assert "Smallest crop" in page.read_text() and "37 %" in page.read_text()
-    assert ReportSettings()
 
 
 def test_f19_every_row_relates_the_distillation_to_predicting_the_mean(finished, inputs):
@@ -162,8 +161,8 @@ def test_f20_weights_that_are_not_finite_are_never_kept(inputs, tmp_path, monkey
     train(inputs, tmp_path / "train", **settings)
     found = lines(tmp_path / "train", "events.jsonl")
     assert "not kept: the weights are not finite" in found[0]["detail"] and found[0]["step"] == 4
-    assert [e["event"] for e in found].count("rewind") == 1
-    assert next(e for e in found if e["event"] == "rewind")["detail"]["to"] == 3
+    back = [event["detail"]["to"] for event in found if event["event"] == "rewind"]
+    assert back and set(back) == {3}
     assert finite(tmp_path / "train") and rows(tmp_path / "train")[-1]["accepted"]
 
 
@@ -362,7 +361,10 @@ def test_f33_f34_fine_tuning_is_the_same_loop_from_the_model_before(finished, in
     tables = {name for name in own if name.endswith("relative_position_bias_table")}
     same = {name for name in own if name in before and torch.equal(before[name], own[name])}
     assert set(before) - same == tables and len(tables) == 2
-    assert all(before[name].shape[0] == 15**2 and own[name].shape[0] == 7**2 for name in tables)
+    for name in tables:
+        small, large = (t.T.unflatten(1, (side, side)) for t, side in ((own[name], 7), (before[name], 15)))
+        drawn = torch.nn.functional.interpolate(small[None], (15, 15), mode="bicubic", align_corners=False)[0]
+        assert torch.allclose(large, drawn, atol=1e-6)
 
 
 # F36: validation, and the best weights.
