@@ -219,7 +219,7 @@ def test_f27_checkpoints_come_by_step_and_the_newest_are_kept(inputs, tmp_path, 
 def test_f27_a_write_that_breaks_off_harms_no_checkpoint(tmp_path, monkeypatch):
     log = tmp_path / "metrics.jsonl"
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
-    for step in (1, 2):
+    for step in (1, 2, 3, 4):
         saving.save(checkpoints, step, log)
         checkpoints.wait()
     save = checkpoint_files.save_file
@@ -230,13 +230,16 @@ def test_f27_a_write_that_breaks_off_harms_no_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint_files, "save_file", half)
-    saving.save(checkpoints, 3, log)
+    saving.save(checkpoints, 5, log)
     checkpoints.close()
     assert any("No space left" in line for line in checkpoints.failures())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*[0-9]")) == [
+        "step-00000003", "step-00000004"
+    ]  # fmt: skip
     again = Checkpoints(tmp_path / "checkpoints", keep=2)
     found = again.load()
     saving.check(again, found)
-    assert found.step == 2
+    assert found.step == 4
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "metrics.jsonl"])
