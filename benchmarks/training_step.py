@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -18,6 +20,7 @@ from benchmarks.measure import run_function
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ramflow.model.execution import Recompute
     from ramflow.model.losses import Wanted
     from ramflow.model.ram_plus import RamPlus
     from tests.reference.ram_plus import Batch, PlainRamPlus
@@ -27,6 +30,9 @@ TINY: dict[str, Any] = {"img_size": 32, "window_size": 4, "embed_dim": 16, "dept
 """timm options of what stands for Swin-L at a smaller scale."""
 STEP_BATCH, REWEIGHTING_BATCH = 2, 8
 THREADS = 2
+MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+PRODUCTS = 20
+"""Products of a slice of the head's feed-forward layer that are timed together."""
 HEAD = {"hidden": 768, "layers": 2, "heads": 4, "feed_forward": 3072, "dropout": 0.1}
 PLAIN = "plain implementation"
 MEBIBYTE = 1 << 20
@@ -40,10 +46,16 @@ def run(options: Options) -> list[Figure]:
         for name in ("steps", "reweighting", "kept")
     )
     size = f"{'Swin-L 224' if full else 'a tiny Swin'}, {_tags(full)} x {DESCRIPTIONS}"
+    products = (
+        f"matrix products alone, at the rate of the largest: {step['gigaflop'][0]:,.0f} GFLOP, "
+        f"{median(step['products']):.1f} s"
+    )
     fixed = f"and {kept['fixed']:.0f} MiB in all, whatever the batch: gradients of the parameters"
     return [
         Figure("training_step.step", f"training step on CPU, batch {STEP_BATCH}, {size}", "s",
-               step["ours"], step["plain"], PLAIN, at_least=1.5 if full else None),
+               step["ours"], step["plain"], PLAIN, at_least=1.5 if full else None, note=products),
+        Figure("training_step.selective", "the same step with selective recomputation", "s",
+               step["selective"], step["ours"], "nothing recomputed", at_least=0.95 if full else None),
         Figure("training_step.reweighting", f"re-weighting, batch {REWEIGHTING_BATCH}, {_tags(full)} x {DESCRIPTIONS}",
                "s", reweighting["ours"], reweighting["plain"], PLAIN, at_least=10 if full else None),
         Figure("training_step.kept", f"kept by head and re-weighting, {size}", "MiB an image",
@@ -52,8 +64,9 @@ def run(options: Options) -> list[Figure]:
 
 
 def steps(rounds: int, full: bool) -> dict[str, list[float]]:
-    """Seconds of whole steps: forward, backward, clipping, AdamW."""
+    """Seconds of whole steps: forward, backward, clipping, AdamW; and what the products of ours would take alone."""
     import torch
+    from torch.profiler import profile
 
     model, plain = models(full)
     images, wanted, batch = data(model, STEP_BATCH)
@@ -65,11 +78,28 @@ def steps(rounds: int, full: bool) -> dict[str, list[float]]:
     def plain_loss() -> Tensor:
         return torch.stack(plain.losses(plain.tokens(images), batch)).sum()
 
+    ours = _step(model, our_loss, torch.optim.AdamW(model.parameters(), 1e-5, weight_decay=0.05, fused=True))
+
+    def recomputed(recompute: Recompute) -> Callable[[], None]:
+        def step() -> None:
+            model.execution = replace(model.execution, recompute=recompute)
+            ours()
+
+        return step
+
     sides = {
-        "ours": _step(model, our_loss, torch.optim.AdamW(model.parameters(), 1e-5, weight_decay=0.05, fused=True)),
+        "ours": recomputed("none"),
+        "selective": recomputed("selective"),
         "plain": _step(plain, plain_loss, torch.optim.AdamW(plain.parameters(), 1e-5, weight_decay=0.05)),
     }
-    return in_turns(sides, rounds)
+    with profile(with_flops=True) as profiled:
+        sides["ours"]()
+    rows, factors = torch.randn(1024, HEAD["hidden"]), torch.randn(HEAD["hidden"], HEAD["feed_forward"])
+    sides["products"] = lambda: [rows @ factors for _ in range(PRODUCTS)]
+    seconds = in_turns(sides, rounds, warm_up=3)
+    gigaflop = sum(event.flops for event in profiled.key_averages() if event.key in MATRIX_PRODUCTS) / 1e9
+    rate = PRODUCTS * 2 * len(rows) * factors.numel() / 1e9
+    return seconds | {"products": [each * gigaflop / rate for each in seconds["products"]], "gigaflop": [gigaflop]}
 
 
 def reweighting(rounds: int, full: bool) -> dict[str, list[float]]:
@@ -182,14 +212,17 @@ def data(model: RamPlus, count: int) -> tuple[Tensor, Wanted, Batch]:
     return images, wanted, batch
 
 
-def in_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, a round after the other; the first one of each is not counted."""
+def in_turns(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of each side, a round after the other; the first ones of each are not counted.
+
+    A process asks the system for its memory during its first steps and keeps it afterwards.
+    """
     result: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, function in sides.items():
             start = time.perf_counter()
             function()
-            if number:
+            if number >= warm_up:
                 result[name].append(time.perf_counter() - start)
     return result
 

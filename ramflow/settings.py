@@ -220,7 +220,7 @@ class TrainSettings(Section):
         0.001, ge=0, le=1, description="share of samples that may turn out unreadable while training"
     )
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
-    monitor_every: int = Field(50, ge=1, description="steps between measurements of each loss's gradient; of log_every")
+    monitor_every: int = Field(100, ge=1, description="steps between measurements of each loss; of log_every")
     workers: int = Field(8, ge=0, description="processes that decode images; 0 decodes in the trainer")
     head: HeadSettings = Field(default_factory=HeadSettings, description="the tagging head")
     augment: AugmentSettings = Field(default_factory=AugmentSettings, description="training augmentation")

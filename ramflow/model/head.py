@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ramflow.model.dropout import dropout as drop
+
 LAYER_NORM_EPS = 1e-12
 LAYER_STD = 0.02 * 768**0.5
 """Of a layer's weights, over the square root of the width: BERT's 0.02 at its width of 768."""
@@ -67,7 +69,7 @@ class CrossAttention(nn.Module):
             return self.output(read.transpose(1, 2).flatten(2))
         keys, values, bias = side
         scores = torch.baddbmm(bias, queries, keys.transpose(1, 2)).unflatten(-1, (self.heads, -1))
-        weights = F.dropout(scores.softmax(dim=-1), dropout).flatten(2)
+        weights = drop(scores.softmax(dim=-1), dropout, self.training).flatten(2)
         return torch.baddbmm(self.output.bias, weights, values)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,12 +86,12 @@ class Layer(nn.Module):
         self.expand = nn.Linear(hidden, feed_forward)
         self.contract = nn.Linear(feed_forward, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, queries: torch.Tensor, side: ImageSide) -> torch.Tensor:
         """Queries after the layer [batch, queries, hidden]."""
-        x = self.attention_norm(queries + self.dropout(self.attention(queries, side)))
-        return self.output_norm(x + self.dropout(self.contract(F.gelu(self.expand(x)))))
+        x = self.attention_norm(queries + drop(self.attention(queries, side), self.dropout, self.training))
+        return self.output_norm(x + drop(self.contract(F.gelu(self.expand(x))), self.dropout, self.training))
 
 
 class TaggingHead(nn.Module):

@@ -32,6 +32,6 @@ class Reweighting(nn.Module):
             mask: true where a description exists [tags, descriptions].
         """
         tags, descriptions, width = embeddings.shape
-        logits = (direction @ embeddings.reshape(-1, width).T).view(-1, tags, descriptions)
+        logits = (embeddings.reshape(-1, width) @ direction.T).T.unflatten(1, (tags, descriptions))
         weights = logits.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(embeddings.dtype)
         return (weights.transpose(0, 1) @ embeddings).transpose(0, 1)

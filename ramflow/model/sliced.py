@@ -63,7 +63,7 @@ class _SlicedLoss(torch.autograd.Function):
         sums = Sums([*(leaf for leaf in leaves if leaf.requires_grad), *wanted])
         losses = [_slice(queries, leaves, sums, *s) for s in queries.slices()]
         roots = [tensor for tensor in shared if tensor.requires_grad]
-        sums.add(roots, sums.totals[: len(roots)], wanted)
+        sums.add(*_reached(roots, sums.totals[: len(roots)]), wanted)
         gradients = iter(sums.totals[len(roots) :])
         ctx.save_for_backward(*(next(gradients) if tensor.requires_grad else None for tensor in inputs))
         return torch.stack(losses).sum()
@@ -76,20 +76,30 @@ class _SlicedLoss(torch.autograd.Function):
 
 
 class Sums:
-    """Gradients added up in float32, or in the wider type that a tensor has."""
+    """Gradients added up in float32, or in the wider type that a tensor has; None as long as there is none."""
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
-        self.totals = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+        self.totals: list[torch.Tensor | None] = [None] * len(tensors)
 
     def add(self, outputs: Tensors, gradients: Tensors, to: Tensors | None = None) -> None:
         """Add the gradients of ``outputs``, theirs being ``gradients``; ``to`` the last tensors or to all."""
         to = self.tensors if to is None else to
         like = [gradient.to(output.dtype) for output, gradient in zip(outputs, gradients, strict=True)]
         parts = torch.autograd.grad(outputs, to, like, allow_unused=True)
-        for total, part in zip(self.totals[len(self.totals) - len(to) :], parts, strict=True):
-            if part is not None:
+        for index, part in enumerate(parts, len(self.totals) - len(to)):
+            total = self.totals[index]
+            if part is None:
+                continue
+            if total is None:
+                self.totals[index] = part.to(torch.promote_types(part.dtype, torch.float32), copy=True)
+            else:
                 total += part
+
+
+def _reached(tensors: Tensors, gradients: Sequence[torch.Tensor | None]) -> tuple[Tensors, Tensors]:
+    pairs = [(tensor, gradient) for tensor, gradient in zip(tensors, gradients, strict=True) if gradient is not None]
+    return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
 
 
 def _slice(queries: Queries, shared: Tensors, sums: Sums, start: int, stop: int) -> torch.Tensor:

@@ -100,10 +100,15 @@ def _facts(settings: dict[str, Any]) -> list[Fact]:
         ("Peak learning rate", number(settings["learning_rate"]), _rate(settings)),
         ("Precision", str(settings["precision"]), "losses in float32"),
         ("Smallest crop", f"{100 * augment['min_scale']:.3g} %", "of the image, which keeps all its tags"),
-        ("RandAugment", f"{augment['operations']} × {augment['magnitude']}", "operations × strength, of 10"),
+        ("RandAugment", f"{augment['operations']} × {augment['magnitude']}", _rand_augment(augment)),
         _balance(settings),
         ("Tags without images", str(settings["missing_tags"]), _missing_tags(settings)),
     ]
+
+
+def _rand_augment(augment: dict[str, Any]) -> str:
+    public = "; auto contrast as in the public code, which turns most images white"
+    return "operations × strength, of 10" + (public if augment.get("auto_contrast") == "public" else "")
 
 
 def _micro_batch(settings: dict[str, Any]) -> list[Fact]:

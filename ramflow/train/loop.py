@@ -129,7 +129,7 @@ class Trainer:
             self._step(batch)
             self.position.step += 1
             done = self.position.step
-            self.speed.step(len(batch.samples), self.engine.micro_batch)
+            self.speed.step(self.engine.micro_batch)
             last = done == self.total
             if last or done % self.settings.validate_every == 0:
                 self._settle(0)

@@ -8,7 +8,7 @@ Nothing here waits for the device: results are 0-d tensors.
 
 Cost for Swin-L, 209.6 million parameters in about 400 tensors, k = 53: a sample is 16 MiB, and reads a sector of 32
 bytes an element, 127 MB: with writing it 0.1 ms on an A100 (1.5 TB/s), and about 2 ms of the host's launches. A
-monitored step takes 8: three losses, the whole gradient, the optimiser's two moments, the weights before and after.
+monitored step takes 7: three losses, the whole gradient, the optimiser's first moment, the weights before and after.
 With norms and cosines, 16 to 48 MB read each, that is 1 ms of device time, 20 ms of the host's, and 128 MiB for the
 time of the step; the backward passes of the single losses cost far more, and are the caller's.
 """

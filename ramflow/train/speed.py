@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Speed:
-    """Seconds, images and waits since the last row."""
+    """Seconds, steps and waits since the last row."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -31,10 +31,9 @@ class Speed:
             self._waited += time.perf_counter() - start
             yield item
 
-    def step(self, images: int, micro_batch: int) -> None:
-        """A step was begun, of so many images of this process."""
+    def step(self, micro_batch: int) -> None:
+        """A step was begun, in micro-batches of so many images."""
         self._steps += 1
-        self._images += images
         self._micro_batch = micro_batch
 
     def since_last(self, batch: int) -> dict[str, float]:
@@ -53,7 +52,7 @@ class Speed:
         }
 
     def _begin(self) -> None:
-        self._start, self._waited, self._steps, self._images = time.perf_counter(), 0.0, 0, 0
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
 
 def _resident() -> int:

@@ -2,8 +2,8 @@
 
 Prints the relative differences of losses, logits and gradients; takes about 14 GB and two minutes. Returns 1 where
 losses or logits differ by more than 1e-5, in float32, or a gradient by more than 1e-4, in double precision. In float32
-one gradient, of ``head.project.weight``, was seen to differ by 2e-4 (probably a ReLU so near to zero that rounding
-switches it); it is printed and not judged.
+a gradient is judged by how far it is from double precision's: ours no more than 1e-4, or than twice what rounding does
+to the plain one (a ReLU near to zero switches, terms of a sum cancel).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ramflow.model.losses import Wanted
 from ramflow.model.ram_plus import RamPlus
 from tests.reference.ram_plus import Batch, PlainRamPlus
 
+Gradients = dict[str, Tensor]
 TOLERANCE = {"losses": 1e-5, "logits": 1e-5, "gradients": 1e-4}
 ALL_ZERO = "attention.key.bias"
 """A constant added to every key changes no attention: this gradient is rounding on both sides."""
@@ -33,22 +34,28 @@ def main() -> int:
     with torch.no_grad():
         found = {"logits": difference(ours(images), plain(images))}
     found["losses"], rounded = _pass(ours, plain, images, wanted, batch, mask)
-    print(f"in float32, gradients for information: {_worst(rounded)}")
+    print(f"in float32, gradients: {_worst(_differences(*rounded))}")
     plain.embeddings = plain.embeddings.double()
     batch.teacher, batch.captions = batch.teacher.double(), batch.captions.double()
     wanted = replace(wanted, teacher=batch.teacher, captions=batch.captions)
     _, exact = _pass(ours.double(), plain.double(), images.double(), wanted, batch, mask)
-    print(f"in double precision, gradients: {_worst(exact)}")
-    found["gradients"] = max(exact.values())
+    found["gradients"] = max(_differences(*exact).values())
+    print(f"in double precision, gradients: {_worst(_differences(*exact))}")
+    mine, theirs = (_differences(gradients, exact[1]) for gradients in rounded)
+    print(f"ours in float32, from double precision: {_worst(mine)}")
+    print(f"the plain one in float32, from double precision: {_worst(theirs)}")
+    allowed = max(TOLERANCE["gradients"], 2 * max(theirs.values()))
+    further = [name for name, value in mine.items() if value > allowed]
+    print(f"further from double precision than rounding explains: {further or 'none'}")
     for name, value in found.items():
         print(f"{name}: {value:.2g}, at most {TOLERANCE[name]:g}")
-    return int(any(not found[name] <= most for name, most in TOLERANCE.items()))
+    return int(bool(further) or any(not found[name] <= most for name, most in TOLERANCE.items()))
 
 
 def _pass(
     ours: RamPlus, plain: PlainRamPlus, images: Tensor, wanted: Wanted, batch: Batch, mask: Tensor
-) -> tuple[float, dict[str, float]]:
-    """Largest difference of a loss, and of the gradient of each parameter."""
+) -> tuple[float, tuple[Gradients, Gradients]]:
+    """Largest difference of a loss; our gradient and the plain one of each parameter."""
     ours.zero_grad()
     plain.zero_grad()
     losses = ours.losses(ours.tokens(images), wanted, mask)
@@ -56,8 +63,8 @@ def _pass(
     torch.stack(actual).sum().backward()
     expected = plain.losses(plain.tokens(images), batch)
     torch.stack(expected).sum().backward()
-    differences = _gradients(ours.named_parameters(), dict(plain.named_parameters()))
-    return max(abs(a.item() / e.item() - 1) for a, e in zip(actual, expected, strict=True)), differences
+    gradients = _gradients(ours.named_parameters()), _gradients(plain.named_parameters())
+    return max(abs(a.item() / e.item() - 1) for a, e in zip(actual, expected, strict=True)), gradients
 
 
 def _worst(differences: Mapping[str, float]) -> str:
@@ -70,9 +77,14 @@ def difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-def _gradients(ours: Iterable[tuple[str, Tensor]], plain: Mapping[str, Tensor]) -> dict[str, float]:
-    pairs = ((name, parameter.grad, plain[name].grad) for name, parameter in ours if not name.endswith(ALL_ZERO))
-    return {name: difference(a, b) for name, a, b in pairs if a is not None and b is not None}
+def _gradients(parameters: Iterable[tuple[str, Tensor]]) -> Gradients:
+    named = ((name, parameter.grad) for name, parameter in parameters if not name.endswith(ALL_ZERO))
+    return {name: gradient for name, gradient in named if gradient is not None}
+
+
+def _differences(ours: Gradients, plain: Gradients) -> dict[str, float]:
+    assert ours.keys() == plain.keys()
+    return {name: difference(gradient, plain[name]) for name, gradient in ours.items()}
 
 
 if __name__ == "__main__":

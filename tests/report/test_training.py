@@ -10,6 +10,7 @@ import pytest
 
 from ramflow.report import charts
 from ramflow.report.charts import Line, Mark
+from ramflow.report.train import _rand_augment
 from tests.report.conftest import Run, reseal
 from tests.report.rich import write_logs
 from tests.report.test_page import Page, html_of
@@ -115,3 +116,9 @@ def test_marks_outside_the_curve_are_left_out_and_cannot_inject_markup() -> None
     svg = charts.line_chart([Line("loss", [0, 10], [1.0, 2.0])], "loss", marks=marks)
     assert svg.count('class="event skip"') == 1 and 'x1="50.00%"' in svg
     assert "<script" not in svg and "&lt;script&gt;" in svg
+
+
+def test_the_public_auto_contrast_is_named() -> None:
+    augment = {"operations": 2, "magnitude": 5}
+    assert _rand_augment(augment) == _rand_augment(augment | {"auto_contrast": "correct"})
+    assert "turns most images white" in _rand_augment(augment | {"auto_contrast": "public"})

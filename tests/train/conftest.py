@@ -32,3 +32,15 @@ def trained(inputs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "train"
     assert execute(TRAIN, artifacts.settings(), inputs, str(out)).passed
     return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where checkpoints go."""
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log that checkpoints hold the length of."""
+    return tmp_path / "metrics.jsonl"

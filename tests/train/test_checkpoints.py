@@ -18,16 +18,6 @@ from tests.train.checkpoint_runs import cut, flip, loaded, names, saved
 from tests.train.saving import check, save, tensors_of
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "checkpoints"
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "metrics.jsonl"
-
-
 def test_a_new_process_finds_what_was_saved(folder, log):
     assert saved(folder, log, [1, 2, 3]).failures() == []
     assert loaded(folder) == (3, [])

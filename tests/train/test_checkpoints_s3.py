@@ -16,16 +16,6 @@ from tests.train.saving import save
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "checkpoints"
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "metrics.jsonl"
-
-
-@pytest.fixture
 def remote(bucket):
     return f"s3://{bucket}/runs/abc"
 
