@@ -10,13 +10,7 @@ from tests.train import curves as c
 
 FIRST_SEED = 300
 """Other seeds than those that the thresholds were chosen with."""
-HARD = (
-    "gradient norm 20 times, steps 250 to 400",
-    "drift by half",
-    "drift by 30 %",
-    "plateau in 20,000 steps, batch 416",
-    "plateau in 46,000 steps, batch 52",
-)
+HARD = ("gradient norm 20 times, steps 250 to 400", "drift by 30 %")
 """At or beyond what can be told from noise: shown, without a target."""
 
 
@@ -65,7 +59,8 @@ def faults(seed: int) -> dict[str, float]:
         result[name] = _skipped(c.spiked(c.clean(seed=seed, batch=26), value, times, single), single)
     result["spike in warm-up"] = _skipped(c.spiked(c.clean(4000, seed, 26), 0, 5, [60, 200, 900]), [60, 200, 900])
     early = [250, 300, 350, 400]
-    result[HARD[0]] = _skipped(c.spiked(c.clean(1000, seed, 26), 3, 20, early), early)
+    curve = c.spiked(c.clean(1000, seed, 26), 3, 20, early)
+    result["gradient norm 20 times, steps 250 to 400"] = _skipped(curve, early)
     series = list(range(5000, 5005))
     decisions = c.guarded(c.spiked(c.clean(8000, seed, 26), 0, 5, series), GuardSettings())
     result["sustained spike, rewound"] = float(decisions[5004].kind == "rewind" and decisions[5004].before == 5000)

@@ -158,7 +158,7 @@ class BalanceSettings(Section):
 class GuardSettings(Section):
     """When a step is left out, and when the run goes back to a checkpoint."""
 
-    window: int = Field(200, ge=8, description="accepted steps that the limits are taken from")
+    window: int = Field(100, ge=8, description="accepted steps that the limits are taken from")
     least: int = Field(50, ge=4, description="accepted steps before there is a limit")
     deviations: float = Field(
         12.0, gt=0, description="a loss or gradient norm so many (scaled) median absolute deviations above is a spike"

@@ -46,6 +46,11 @@ class Finding:
     sentence: str
 
 
+def mean_of(loss: str) -> str:
+    """The key of a loss's mean over the accepted steps since the last row, of which one was accepted."""
+    return f"{loss}_mean"
+
+
 class Detector:
     """Watches rows of metrics.jsonl. A finding is said once, and again only after it was over."""
 
@@ -91,9 +96,11 @@ class Detector:
             rows = self.context.total_steps // max(step - self._last, 1)
             self._series[name] = Series(min(max(rows // 240, 4), 40))
         series = self._series[name]
-        whole = series.add(step, float(row[name]))
+        value = float(row.get(mean_of(name), row[name]))
+        whole = series.add(step, value)
         if name == "loss_distillation" and "distillation_relative" in row:
-            self._relative = [*self._relative[-FLOOR_BLOCKS * series.block + 1 :], float(row["distillation_relative"])]
+            relative = float(row["distillation_relative"]) * (value / float(row[name]) if row[name] else 1.0)
+            self._relative = [*self._relative[-FLOOR_BLOCKS * series.block + 1 :], relative]
         if not whole:
             return
         if name == "loss_distillation":
@@ -101,8 +108,10 @@ class Detector:
             yield from self._say("floor", "plateau", name, floor, step)
             if floor:
                 return
-        yield from self._say("plateau", "plateau", name, self._plateau(name, series), step)
-        yield from self._say("drift", "drift", name, self._drift(name, series), step)
+        drift = self._drift(name, series)
+        yield from self._say("drift", "drift", name, drift, step)
+        if not self._ending and not drift:
+            yield from self._say("plateau", "plateau", name, self._plateau(name, series), step)
         yield from self._say("oscillation", "oscillation", name, self._swing(name, series), step)
 
     def _floor(self, step: int, series: Series) -> tuple[int, str] | None:
@@ -128,7 +137,7 @@ class Detector:
         return ""
 
     def _plateau(self, name: str, series: Series) -> tuple[int, str] | None:
-        found = None if self._ending else series.plateau(self._warm)
+        found = series.plateau(self._warm)
         if not found:
             return None
         since, most = found
@@ -180,7 +189,9 @@ class Detector:
             self._best, self._best_step, self._stale = score, step, 0
         else:
             self._stale += 1
-        if self._stale >= VALIDATIONS and not self._ending:
+        if self._ending:
+            return []
+        if self._stale >= VALIDATIONS:
             found = (
                 self._best_step,
                 (

@@ -28,6 +28,7 @@ from ramflow.train.detect import Context, Detector
 from ramflow.train.ema import MovingAverage
 from ramflow.train.guard import VALUES, Decision, Guard
 from ramflow.train.logs import Logs, NoLogs
+from ramflow.train.means import Means
 from ramflow.train.relative import Baselines
 from ramflow.train.samples import Batch, TrainingSamples, batches
 from ramflow.train.schedule import describe_groups, learning_rate, make_optimizer, set_rate
@@ -94,6 +95,7 @@ class Trainer:
         self.total = settings.epochs * self.steps_per_epoch
         self.guard = Guard(settings.guard)
         self.detector = Detector(self.context)
+        self.means = Means()
         self.weights: Weights = first_weights(settings.balance)
         self.readings: deque[Reading] = deque()
         self.speed = Speed(self.device)
@@ -181,8 +183,13 @@ class Trainer:
         assert accepted == bool(values["good"]), f"step {reading.step}: the gate and the guard differ: {values}"
         self.position.skipped_steps += not accepted
         step = reading.step
+        if accepted:
+            self.means.add(values)
         if step % self.settings.log_every == 0 or step + 1 == self.total:
             row = self._row(reading, values, accepted)
+            if accepted:
+                row |= self.means.row()
+                self.means = Means()
             self.logs.row(step, "train", row)
             self.logs.speed(step, self.speed.since_last(self.settings.batch))
             for finding in self.detector.see({"step": step, "kind": "train", **row}):
@@ -293,6 +300,7 @@ class Trainer:
             "weights": self.weights,
             "guard": self.guard.state(),
             "detector": self.detector.state(),
+            "means": self.means.state(),
             "readings": [reading.state() for reading in self.readings],
             "best_step": self.position.best_step,
         }
@@ -323,6 +331,7 @@ class Trainer:
         self.weights = (tag, alignment, distillation)
         self.guard.load(state["guard"])
         self.detector.load(state["detector"])
+        self.means = Means(**state.get("means", {}))
         self.readings.extend(Reading.of(reading) for reading in state["readings"])
         self.begun = self.position.step
         self._note_failures()
@@ -334,6 +343,7 @@ class Trainer:
         step = self.position.step
         state = self._load(decision.before)
         self.readings.clear()  # of steps that were taken with the weights that are given up
+        self.means = Means()
         self.position.rewinds += 1
         to = state["position"]["step"] if state else None
         self.logs.event(step, "rewind", {"to": to, "sentence": decision.sentence})

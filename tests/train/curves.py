@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ramflow.settings import GuardSettings
-from ramflow.train.detect import Context, Detector, Finding
+from ramflow.train.detect import LOSSES, Context, Detector, Finding, mean_of
 from ramflow.train.guard import VALUES, Decision, Guard
 
 RECORDED = Path(__file__).with_name("curves")
@@ -82,6 +82,8 @@ def rows(curve: Curve, every: int = 10, **more: float) -> Iterator[dict[str, Any
     """The rows that the trainer would log."""
     for step in range(0, len(curve), every):
         values = dict(zip(VALUES, curve.values[step].tolist(), strict=True))
+        means = curve.values[max(0, step - every + 1) : step + 1].mean(axis=0).tolist()
+        values |= {mean_of(name): mean for name, mean in zip(VALUES, means, strict=True) if name in LOSSES}
         relative = values["loss_distillation"] / (LEVELS[2] * 2.5)
         yield {"kind": "train", "step": step, "learning_rate": float(curve.rate[step]), "accepted": True,
                "distillation_relative": relative, "scale": 2.66, **values, **more}  # fmt: skip

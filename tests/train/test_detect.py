@@ -11,6 +11,19 @@ def test_nothing_is_found_on_clean_curves(kind: str) -> None:
     assert c.detected(c.clean(**c.CLEAN[kind])) == []
 
 
+def test_the_mean_of_the_steps_is_read_where_a_row_has_it() -> None:
+    """A plateau at a small batch, which single steps hide."""
+    curve = c.flat(c.clean(46_000, batch=52), 0, 8000)
+    single = Detector(Context(False, True, 416, 4_000_000, 0, len(curve)))
+    rows = ({k: v for k, v in row.items() if not k.endswith("_mean")} for row in c.rows(curve))
+    assert [f.event for f in c.detected(curve)] == ["plateau"]
+    assert not [finding for row in rows for finding in single.see(row)]
+
+
+def test_a_drift_by_half_is_no_plateau() -> None:
+    assert [f.event for f in c.detected(c.drifting(c.clean(batch=52), 0, 6000, 0.5))] == ["drift"]
+
+
 def test_drift_and_swing_are_found_once() -> None:
     planted = {
         "drift": c.drifting(c.clean(batch=52), 0, 6000, 1.0),
