@@ -6,6 +6,7 @@ over images, all queries at once, sums of losses, torch's AdamW as it comes.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -41,9 +42,9 @@ MEBIBYTE = 1 << 20
 def run(options: Options) -> list[Figure]:
     """Seconds of a step and of the re-weighting, and MiB that head and re-weighting keep; Swin-L at scale 1."""
     full = options.scale >= 1
-    step, reweighting, kept = (
+    step, reweighting, kept, monitors = (
         run_function(f"benchmarks.training_step:{name}", options.rounds, full, threads=THREADS).result
-        for name in ("steps", "reweighting", "kept")
+        for name in ("steps", "reweighting", "kept", "monitors")
     )
     size = f"{'Swin-L 224' if full else 'a tiny Swin'}, {_tags(full)} x {DESCRIPTIONS}"
     products = (
@@ -56,6 +57,8 @@ def run(options: Options) -> list[Figure]:
                step["ours"], step["plain"], PLAIN, at_least=1.5 if full else None, note=products),
         Figure("training_step.selective", "the same step with selective recomputation", "s",
                step["selective"], step["ours"], "nothing recomputed", at_least=0.95 if full else None),
+        Figure("training_step.monitors", "monitors at their default interval", "% of the training's time",
+               monitors["share"], limit=3, note=monitors["note"]),
         Figure("training_step.reweighting", f"re-weighting, batch {REWEIGHTING_BATCH}, {_tags(full)} x {DESCRIPTIONS}",
                "s", reweighting["ours"], reweighting["plain"], PLAIN, at_least=10 if full else None),
         Figure("training_step.kept", f"kept by head and re-weighting, {size}", "MiB an image",
@@ -118,6 +121,41 @@ def reweighting(rounds: int, full: bool) -> dict[str, list[float]]:
         ours(ours.direction(image), embeddings, mask).backward(gradient)
 
     return in_turns({"ours": our_pass, "plain": lambda: plain(image, embeddings, mask).backward(gradient)}, rounds)
+
+
+def monitors(rounds: int, full: bool) -> dict[str, Any]:
+    """What measuring each loss's gradient adds to training, percent, in steps of the engine; batch 2."""
+    import torch
+
+    from ramflow.model.preprocessing import Preprocessing
+    from ramflow.settings import TrainSettings
+    from ramflow.train.samples import Batch
+    from ramflow.train.schedule import make_optimizer
+    from ramflow.train.step import Engine, TagTargets
+    from tests.train.engines import OPEN, WEIGHTS, Pooled
+
+    model, _ = models(full)
+    images, wanted, _ = data(model, STEP_BATCH)
+    settings = TrainSettings(batch=STEP_BATCH, precision="float32")
+    teacher = Pooled()
+    teacher.width = WIDTH
+    encoder, tags = model.encoder, TagTargets(torch.ones(len(model.embeddings), dtype=torch.bool), None)
+    looks = Preprocessing(encoder.image_size, encoder.mean, encoder.std)
+    engine = Engine(model, teacher, looks, tags, make_optimizer(model, settings), settings)
+    pixels = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+    batch = Batch(torch.arange(STEP_BATCH), pixels, pixels, wanted.targets, wanted.captions, wanted.caption_ids)
+    numbers = itertools.count()
+
+    def step(monitored: bool) -> None:
+        engine.step(batch, next(numbers), 1e-5, OPEN, WEIGHTS, monitored=monitored).read()
+
+    seconds = in_turns({"plain": partial(step, False), "monitored": partial(step, True)}, rounds, warm_up=2)
+    shares = [
+        100 * (monitored / plain - 1) / settings.monitor_every
+        for monitored, plain in zip(seconds["monitored"], seconds["plain"], strict=True)
+    ]
+    times = median(m / p for m, p in zip(seconds["monitored"], seconds["plain"], strict=True))
+    return {"share": shares, "note": f"every {settings.monitor_every} steps one takes {times:.2f} times as long"}
 
 
 def kept(rounds: int, full: bool) -> dict[str, float]:
