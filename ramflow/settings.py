@@ -101,7 +101,7 @@ class VerifySettings(Section):
         "", pattern="^((sha256:)?[0-9a-fA-F]{64})?$", description="digest that the weights file must have; empty: any"
     )
     interpolate: bool = Field(
-        False, description="take position tables to another window, bicubic; otherwise such a file is refused (F03)"
+        False, description="take position tables to another window, bicubic; otherwise such a file is refused"
     )
     probe_images: int = Field(64, ge=8, description="images shown to the encoder, freshly initialised and loaded")
     min_probe_ratio: float = Field(
@@ -122,14 +122,14 @@ class HeadSettings(Section):
 class AugmentSettings(Section):
     """Training augmentation, the same for student and teacher (F17)."""
 
-    min_scale: float = Field(0.2, gt=0, le=1, description="smallest crop, as a share of the image's area (F18)")
+    min_scale: float = Field(0.2, gt=0, le=1, description="smallest crop, as a share of the image's area")
     flip: bool = Field(True, description="mirror half of the images")
     operations: int = Field(
         2, ge=0, le=8, description="RandAugment operations drawn an image, each carried out half of the time; 0: none"
     )
     magnitude: int = Field(5, ge=0, le=10, description="RandAugment strength out of 10")
     auto_contrast: Literal["correct", "public"] = Field(
-        "correct", description="public: with the public code's wrap-around of bytes, which turns most views white (F47)"
+        "correct", description="public: with the public code's wrap-around of bytes, which turns most views white"
     )
 
 
@@ -191,25 +191,25 @@ class TrainSettings(Section):
     learning_rate: float = Field(1e-4, gt=0, description="highest rate, after the warm-up, at learning_rate_batch")
     learning_rate_batch: int = Field(416, ge=1, description="the batch that learning_rate and the other rates are for")
     learning_rate_rule: Literal["constant", "square_root", "linear"] = Field(
-        "square_root", description="how the rates follow batch / learning_rate_batch (F24)"
+        "square_root", description="how the rates follow batch / learning_rate_batch"
     )
     pretrained_share: float = Field(
-        1.0, gt=0, le=1, description="rate of pretrained weights, as a share of learning_rate; fresh ones take it all"
+        1.0, gt=0, le=1, description="rate of the encoder from verify, as a share of learning_rate; the rest has all"
     )
     warmup_learning_rate: float = Field(5e-7, ge=0, description="rate of the first step")
     min_learning_rate: float = Field(1e-6, ge=0, description="rate of the last step, at the end of the cosine")
-    warmup_steps: int = Field(3000, ge=0, description="steps of linear warm-up, counted over the whole run (F23)")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW decay; none on norms, biases, tables and scale (F25)")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of a step (F20)")
+    warmup_steps: int = Field(3000, ge=0, description="steps of linear warm-up, counted over the whole run")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW decay; none on norms, biases, tables and scale")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of a step")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the encoder")
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="of a moving average of the weights, validated and kept beside them; 0: none"
     )
     missing_tags: Literal["mask", "smooth", "negative"] = Field(
-        "mask", description="tags without images: no loss, smoothed negatives (label_smoothing), or negatives (F09)"
+        "mask", description="tags without images: no loss, smoothed negatives (label_smoothing), or negatives"
     )
     label_smoothing: float = Field(0.1, gt=0, lt=1, description="target of a missing tag where missing_tags is smooth")
-    from_scratch: bool = Field(False, description="start from random encoder weights, on purpose (F05)")
+    from_scratch: bool = Field(False, description="start from random encoder weights, on purpose")
     validate_every: int = Field(1000, ge=1, description="steps between validations; the last step always validates")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while training")
@@ -242,7 +242,7 @@ class EvaluateSettings(Section):
     batch: int = Field(64, ge=1, description="images scored at a time")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     max_unreadable_share: float = Field(
-        0.0, ge=0, le=1, description="share of test images that may be unreadable (F40)"
+        0.0, ge=0, le=1, description="share of test images that may be unreadable"
     )
     min_ratio_to_frequency: float = Field(
         1.0, ge=0, description="least mAP, as a multiple of the tag-frequency baseline's"

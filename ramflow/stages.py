@@ -46,8 +46,8 @@ STAGES = (
     Stage(
         "verify",
         "load pretrained encoder weights exactly, and prove it",
-        (Input("weights", "the encoder's weights file: a Swin of Microsoft, timm or Hugging Face, or a checkpoint of "
-               "RAM, RAM++ or Tag2Text"),
+        (Input("weights", "the encoder's weights file: a Swin of Microsoft, timm or Hugging Face, a checkpoint of "
+               "RAM, RAM++ or Tag2Text, or model.safetensors of train"),
          Input("data", DATA.help, required=False),
          Input("embed", "only so that verify comes after it", required=False)),
         "ramflow.weights.stage:run",

@@ -66,6 +66,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield temporary
+        _readable(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -100,10 +101,20 @@ def whole_directory(path: Path, *, marker: str, claim: dict[str, Any] | None = N
     try:
         yield partial
         note.unlink()
+        _readable(partial)
         _swap(partial, path)
     finally:
         if claim is None or not any(p.is_file() and p != note for p in partial.rglob("*")):
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _readable(path: Path) -> None:
+    """Give a new file, or all in a new directory, what the umask leaves to others: safetensors leaves them nothing."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | (0o666 & ~umask))
 
 
 def _swap(new: Path, place: Path) -> None:

@@ -7,7 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ramflow import storage
 from ramflow.errors import UserError
@@ -46,6 +48,19 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
         temporary.write_text("half", encoding="utf-8")
         raise ZeroDivisionError
     assert path.read_text() == "first" and names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_outputs_are_as_readable_as_other_new_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with storage.whole_file(tmp_path / "file") as temporary:
+            save_file({"x": np.zeros(1)}, temporary)
+        with storage.whole_directory(tmp_path / "folder", marker="done") as partial:
+            save_file({"x": np.zeros(1)}, partial / "file")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "file", tmp_path / "folder" / "file")] == [mode, mode]
 
 
 def write_into(path, content, *, fail=False, claim=None):

@@ -100,7 +100,7 @@ KINDS = (
     Kind("tags.dropped", "warning", "record", "have ids of tags that the list marks as dropped",
          "training and scoring ignore them; `ramflow tags drop --annotations` writes the annotations without them"),
     Kind("tags.missing", "warning", "tag", "have no training image",
-         "they keep their ids, marked missing in tag_status.csv; above audit.max_missing_tags_share this is an error"),
+         "they keep their ids, marked missing in tag_status.csv; more than audit.max_missing_tags_share is an error"),
     Kind("tags.rare", "info", "tag", "have fewer training images than audit.rare_below",
          "expect little of them; they are marked rare in tag_status.csv"),
     Kind("tags.duplicate_name", "warning", "tag", "have the name of another tag",

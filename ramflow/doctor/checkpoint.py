@@ -11,7 +11,6 @@ from torch import Tensor
 from ramflow.doctor.case import Case
 from ramflow.doctor.checkpoint_file import LABEL_EMBED, Checkpoint
 from ramflow.doctor.finding import Answer, Finding, Untold
-from ramflow.doctor.recipe import PUBLIC_DESCRIPTIONS
 from ramflow.doctor.weights_file import WHOLE_MODELS
 
 MAX_SCALE = math.log(100)
@@ -81,13 +80,14 @@ def _label_embed(checkpoint: Checkpoint, names: int | None) -> Finding | None:
         return _empty(f"{zero:,} of {rows:,} rows are zero" if zero else f"all {rows:,} rows are the same")
     if checkpoint.family != "ram++":
         return None
-    if rows % PUBLIC_DESCRIPTIONS or rows == names:
-        return _averaged([f"label_embed has {rows:,} rows, which is no multiple of {PUBLIC_DESCRIPTIONS}: one row a "
+    per_tag = checkpoint.per_tag
+    if rows % per_tag or rows == names:
+        return _averaged([f"label_embed has {rows:,} rows, which is no multiple of {per_tag}: one row a "
                           "tag, or uneven descriptions"])  # fmt: skip
-    tags = label_embed.view(-1, PUBLIC_DESCRIPTIONS, label_embed.shape[1])
+    tags = label_embed.view(-1, per_tag, label_embed.shape[1])
     same = int((tags == tags[:, :1]).flatten(1).all(dim=1).sum())
     if same > len(tags) // 2:
-        return _averaged([f"{same:,} of {len(tags):,} tags have {PUBLIC_DESCRIPTIONS} times the same row"])
+        return _averaged([f"{same:,} of {len(tags):,} tags have {per_tag} times the same row"])
     return None
 
 

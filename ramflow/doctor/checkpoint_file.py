@@ -22,7 +22,8 @@ LABEL_EMBED = "label_embed"
 class Checkpoint:
     """A checkpoint whose tensors are read when they are looked at.
 
-    ``config``, ``epoch`` and ``updates`` (steps of the optimiser) are what the file says beside the model, if it does.
+    ``config``, ``epoch`` and ``updates`` (steps of the optimiser) are what the file says beside the model, if it does;
+    ``per_tag`` is how many rows of the embeddings a tag has, if they are not averaged.
     """
 
     file: WeightsFile
@@ -30,6 +31,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     epoch: int | None = None
     updates: int | None = None
+    per_tag: int = PUBLIC_DESCRIPTIONS
 
     @property
     def path(self) -> Path:
@@ -49,10 +51,10 @@ class Checkpoint:
 
     @property
     def tags(self) -> int | None:
-        """The number of tags, where the rows tell it: RAM++ has 51 a tag, or one if they were averaged."""
+        """The number of tags, where the rows tell it: RAM++ has several a tag, or one if they were averaged."""
         rows = self.label_rows
-        by_description = self.family == "ram++" and rows and rows % PUBLIC_DESCRIPTIONS == 0
-        return rows // PUBLIC_DESCRIPTIONS if rows and by_description else rows
+        by_description = self.family == "ram++" and rows and rows % self.per_tag == 0
+        return rows // self.per_tag if rows and by_description else rows
 
     def key(self, name: str) -> str | None:
         """The file's key for a tensor of the model, which data parallelism wraps; None: not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def read_case(arguments: argparse.Namespace) -> Case:
     from ramflow.doctor.checkpoint_file import read_checkpoint
     from ramflow.doctor.embedding_file import read_embedding_file
     from ramflow.doctor.log_file import read_log
+    from ramflow.doctor.recipe import descriptions_a_tag
     from ramflow.doctor.tag_ids import read_tag_ids
     from ramflow.doctor.weights_file import read_swin
 
@@ -63,11 +65,14 @@ def read_case(arguments: argparse.Namespace) -> Case:
     if a.full_tags and not a.tags:
         raise UserError("--full-tags is what --tags is compared with: give --tags too")
     tags = read_tag_ids(a.tags, a.full_tags) if a.tags else None
+    checkpoint = read_checkpoint(a.checkpoint) if a.checkpoint else None
+    if checkpoint and tags:
+        checkpoint = replace(checkpoint, per_tag=descriptions_a_tag(checkpoint.label_rows, len(tags.names)))
     return Case(
         log=read_log(a.log) if a.log else None,
         tags=tags,
         embeddings=read_embedding_file(a.embeddings) if a.embeddings else None,
         weights=read_swin(a.weights) if a.weights else None,
-        checkpoint=read_checkpoint(a.checkpoint) if a.checkpoint else None,
+        checkpoint=checkpoint,
         annotations=read_annotations(a.annotations, tags) if a.annotations else None,
     )

@@ -26,12 +26,12 @@ def compare_with_checkpoint(case: Case) -> Answer:
     if case.checkpoint is None or case.embeddings is None or case.embeddings.tags is None:
         return Answer()
     held = case.checkpoint.read("label_embed")
-    if held is None or case.checkpoint.family != "ram++" or len(held) % PUBLIC_DESCRIPTIONS:
+    if held is None or case.checkpoint.family != "ram++" or len(held) % case.checkpoint.per_tag:
         return Answer()
     ours = case.embeddings.first_rows().float()
     if held.shape[1] != ours.shape[1]:
         return _seen(f"the checkpoint's are {held.shape[1]} wide: from another encoder")
-    source = _nearest(held[::PUBLIC_DESCRIPTIONS].float(), ours)
+    source = _nearest(held[:: case.checkpoint.per_tag].float(), ours)
     if float((source >= 0).float().mean()) < MOST:
         return _others(held, case, int((source >= 0).sum()))
     return _places(source, len(ours), case)
@@ -75,9 +75,9 @@ def _share_equal(source: Tensor, to_full: list[int | None]) -> float:
 
 def _others(held: Tensor, case: Case, known: int) -> Answer:
     """Rows that are not the file's: what `ramflow embeddings check` makes of them."""
-    assert case.embeddings is not None
+    assert case.embeddings is not None and case.checkpoint is not None
     reference = _as_tags(case.embeddings.rows, case.embeddings.per_tag or PUBLIC_DESCRIPTIONS)
-    comparison = compare(_as_tags(held, PUBLIC_DESCRIPTIONS), reference)
+    comparison = compare(_as_tags(held, case.checkpoint.per_tag), reference)
     evidence = [f"{known:,} of {comparison.tags:,} tags of the checkpoint have their first row in the file"]
     evidence += [f"{diagnosis.message} ({diagnosis.evidence})" for diagnosis in comparison.diagnoses]
     return Answer([Finding(

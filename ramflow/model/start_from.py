@@ -33,8 +33,9 @@ def load_rest(model: RamPlus, source: Path) -> dict[str, Any]:
         source: output of train, its ``model/`` or ``model.safetensors``, or a public RAM++ checkpoint.
 
     Returns:
-        Provenance: ``file``, ``bytes``, ``sha256`` and ``format`` of what was read, ``tensors`` taken, and how many of
-        them were ``converted`` to float32.
+        Provenance: ``file``, ``bytes``, ``sha256`` and ``format`` of what was read, ``tensors`` taken, how many of
+        them were ``converted`` to float32, and ``other_encoder``: how many tensors of the model's encoder are not those
+        that the file has beside them, tables of another window aside.
 
     Raises:
         UserError: no such file; not one of these; or a parameter is missing, unknown, there twice, of another shape,
@@ -57,7 +58,20 @@ def load_rest(model: RamPlus, source: Path) -> dict[str, Any]:
     ]
     assert not differing, differing
     converted = sum(file.dtype(keys[name]) != tensor.dtype for name, tensor in wanted.items())
-    return {**file.source, "tensors": len(wanted), "converted": converted}
+    other = _other_encoder(model, file)
+    return {**file.source, "tensors": len(wanted), "converted": converted, "other_encoder": other}
+
+
+def _other_encoder(model: RamPlus, file: WeightsFile) -> int:
+    """Parameters of the encoder that differ from the file's of the same shape, or that the file has not."""
+    keys = {place.key: key for key in file.keys if (place := file.place(key))}
+    other = 0
+    for name, tensor in model.encoder.swin.named_parameters():
+        key = keys.get(name)
+        if key and file.shape(key) != list(tensor.shape):
+            continue
+        other += key is None or not torch.equal(tensor.detach().cpu(), file.view(key).to(tensor.dtype))
+    return other
 
 
 def _file_of(source: Path) -> Path:

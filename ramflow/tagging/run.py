@@ -109,8 +109,9 @@ def _checked(a: argparse.Namespace, table: TagTable) -> TagTable:
     if not table.thresholds:
         raise UserError(f"--model {a.model} has no thresholds: give --threshold")
     if (a.chinese or a.both) and not table.chinese:
+        option = "--words" if a.words else "--tags"
         raise UserError(
-            f"{a.words or a.tags or a.model} has no Chinese names: give --tags a list that has "
+            f"{a.words or a.tags or a.model} has no Chinese names: give {option} a list that has "
             "(`ramflow tags import --names LIST --chinese FILE`)"
         )
     return table

@@ -211,7 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise UserError(f"{a.recipe} does not say how many images it is for: give --images (and 1 card or more)")
         found = cost(settings, shape_of(settings, a.tags, a.descriptions), card(a.card), a.cards, images)
     except UserError as error:
-        sys.exit(f"ramflow: {error}")
+        print(f"ramflow: {error}", file=sys.stderr)
+        sys.exit(2)
     print("\n".join([*found.summary(), "", *found.details()]))
 
 

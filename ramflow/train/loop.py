@@ -290,7 +290,7 @@ class Trainer:
         if not self.checkpoints:
             return
         if not get_total_norm(list(self._weights().values())).isfinite():
-            self.logs.event(self.position.step, "checkpoint", "not kept: the weights are not finite (F20)")
+            self.logs.event(self.position.step, "checkpoint", "not kept: the weights are not finite")
             return
         tensors = {"model": self._weights(), "optimizer": optimizer_tensors(self.model, self.optimizer)}
         if self.average:

@@ -38,7 +38,7 @@ from ramflow.train.relative import baselines_of
 from ramflow.train.samples import TrainingSamples
 from ramflow.train.start import build_model, check_embeddings
 from ramflow.train.step import TagTargets
-from ramflow.train.summary import summary
+from ramflow.train.summary import start_sentence, summary
 from ramflow.verdict import Verdict
 from ramflow.weights.attest import Attestation, read_attestation
 
@@ -154,9 +154,15 @@ def _read(
     model = build_model(settings, attestation, vectors, verify, device)
     started_from = None
     if start is not None:
+        if settings.from_scratch:
+            raise UserError(
+                "train: a head that was trained goes with its encoder: leave out --start, or train.from_scratch"
+            )
         from ramflow.model.start_from import load_rest
 
         started_from = load_rest(model, start)
+        if ranks.rank() == 0:
+            say(f"train: {start_sentence(started_from)}")
     residual = torch.bfloat16 if settings.residual == "bfloat16" else torch.float32
     model.execution = Execution(settings.recompute, residual, settings.slice)
     if settings.compile:

@@ -72,16 +72,27 @@ def _images(trainer: Trainer, events: list[Event]) -> list[Check]:
 def _encoder(trainer: Trainer, attestation: Attestation, started_from: dict[str, Any] | None) -> list[Check]:
     scratch, tensors = trainer.settings.from_scratch, len(attestation.tensors)
     fresh = tensors if scratch else 0
-    apart = started_from is not None and started_from["sha256"] != attestation.source.get("sha256")
-    begun = "from the seed" if started_from is None else f"from {started_from['file']}"
+    apart = started_from is not None and started_from["other_encoder"] > 0
     return [
-        check("train.start", "warning", int(apart), 1, f"the head started {begun}"
-              + (", the encoder from another file: give verify the same --weights as train --start" if apart else "")),
+        check("train.start", "warning", int(apart), 1, start_sentence(started_from)),
         check("train.from_scratch", "warning", int(scratch), 1,
               f"the encoder started from {'random weights on purpose' if scratch else 'verified weights'}"),
         check("train.attested", "info", fresh, tensors, f"{tensors - fresh} of {tensors} encoder tensors were, "
               "digested from memory before step 1, those that verify attested", limit=fresh),
     ]  # fmt: skip
+
+
+def start_sentence(started_from: dict[str, Any] | None) -> str:
+    """Where the head began, and whether beside an encoder that it was not trained with."""
+    if started_from is None:
+        return "the head started from the seed"
+    sentence = f"the head started from {started_from['file']}"
+    if not started_from["other_encoder"]:
+        return sentence
+    return (
+        f"{sentence}, which was trained with another encoder ({started_from['other_encoder']} tensors differ): give "
+        "verify the same --weights as train --start"
+    )
 
 
 def _said(event: Event) -> str:

@@ -43,6 +43,8 @@ def _export_model(directory: Path, out: Path, repeat: bool) -> None:
     from ramflow.progress import say
     from ramflow.weights.upstream import HEADS, write_ram_plus
 
+    if not (directory / FOLDER).is_dir():
+        raise UserError(f"--model {directory}: no such folder here, or no {FOLDER}/ in it: give the output of train")
     model = load_model(directory).model
     tensors = write_ram_plus(model, out, repeat=repeat)
     say(f"export: {tensors} tensors of {directory} as a RAM++ checkpoint, {out}")

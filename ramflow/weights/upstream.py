@@ -130,11 +130,11 @@ def read_ram_plus(path: Path, encoder: Swin, tags: int, *, heads: int = HEADS) -
 def _embeddings(file: WeightsFile, tags: int) -> Tensor:
     """Tag embeddings [tags, descriptions, width] of a checkpoint."""
     if EMBEDDINGS not in file.keys:
-        raise UserError(f"{file.path} has no {EMBEDDINGS}: a RAM++ checkpoint holds its tag embeddings (F04)")
+        raise UserError(f"{file.path} has no {EMBEDDINGS}: a RAM++ checkpoint holds its tag embeddings")
     rows, width = file.shape(EMBEDDINGS)
     if rows % tags:
         raise UserError(
-            f"{file.path}: {rows} rows of {EMBEDDINGS} are not {tags} tags with as many descriptions each (F06): give "
+            f"{file.path}: {rows} rows of {EMBEDDINGS} are not {tags} tags with as many descriptions each: give "
             "the tag list that it was trained with"
         )
     return file.read(EMBEDDINGS).float().view(tags, rows // tags, width)
@@ -177,7 +177,7 @@ def _rows(model: RamPlus, repeat: bool) -> Tensor:
     if not repeat:
         raise UserError(
             f"tags have {min(counts)} to {max(counts)} descriptions: the public layout holds the same number for every "
-            "tag (F06); train with as many for each to export, or give --repeat, which writes a tag's own again"
+            "tag; train with as many for each to export, or give --repeat, which writes a tag's own again"
         )
     own = zip(model.embeddings, model.mask, counts, strict=True)
     return torch.stack([rows[mask][torch.arange(max(counts)) % count] for rows, mask, count in own])

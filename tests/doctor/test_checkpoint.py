@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.doctor.conftest import ids
+from tests.doctor.conftest import ids, tag_list
 
 
 @pytest.fixture
@@ -101,6 +101,16 @@ def test_constant_tag_embeddings(look, change):
         content["model"]["label_embed"][:] = 0.25
 
     assert ids(look(checkpoint=change(fill))) == ["embeddings.empty"]
+
+
+def test_own_numbers_of_descriptions_are_no_fault(look, change, tmp_path):
+    def own(content):
+        content["model"]["label_embed"] = content["model"]["label_embed"].view(459, 51, -1)[:, ::7].flatten(0, 1)
+
+    names = tag_list(tmp_path / "tags.txt", [f"tag {number}" for number in range(459)])
+    answer = look(checkpoint=change(own), tags=names)
+    assert ids(answer) == [], answer.findings
+    assert any("3,672 rows of tag embeddings, 459 tags" in text for _, text in answer.seen)
 
 
 def test_averaged_descriptions(look, change):

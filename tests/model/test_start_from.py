@@ -50,6 +50,8 @@ def test_all_but_the_encoder_is_taken(earlier, tmp_path, source):
     model = another()
     before, embeddings = state_of(model), model.embeddings.clone()
     provenance = load_rest(model, tmp_path / source)
+    pairs = zip(model.encoder.parameters(), earlier.encoder.parameters(), strict=True)
+    assert provenance.pop("other_encoder") == sum(not torch.equal(a, b) for a, b in pairs) > 0
     wanted = earlier.state_dict()
     rest = [name for name in before if not name.startswith("encoder.")]
     assert len(rest) == PARAMETERS
@@ -62,6 +64,15 @@ def test_all_but_the_encoder_is_taken(earlier, tmp_path, source):
         "format": provenance["format"], "tensors": PARAMETERS, "converted": 0,
     }  # fmt: skip
     assert provenance["format"].startswith("ram++, " if "public" in source else "ramflow model, safetensors")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_encoder_that_the_head_was_trained_with_is_known_by_its_numbers(earlier, tmp_path, source):
+    model = another()
+    model.encoder.load_state_dict(earlier.encoder.state_dict())
+    assert load_rest(model, tmp_path / source)["other_encoder"] == 0
+    next(model.encoder.swin.parameters()).data.view(-1)[0] += 1
+    assert load_rest(model, tmp_path / source)["other_encoder"] == 1
 
 
 def test_half_precision_is_converted_and_counted(earlier, tmp_path):

@@ -288,3 +288,15 @@ def test_missing_tags_get_no_gradient(inputs):
     mask = torch.tensor([1, 1, 1, 1, 1, 0], dtype=torch.bool)
     tag_loss(logits, torch.zeros(3, 6, dtype=torch.bool), mask).backward()
     assert (logits.grad[:, 5] == 0).all() and (logits.grad[:, :5] != 0).all()
+
+
+def test_a_trained_head_is_not_put_on_a_random_encoder(trained, inputs, tmp_path):
+    with pytest.raises(UserError, match="leave out --start"):
+        execute(TRAIN, artifacts.settings(from_scratch=True), inputs | {"start": str(trained)}, str(tmp_path / "train"))
+
+
+def test_another_encoder_than_the_heads_is_said_first(trained, inputs, tmp_path, capsys):
+    result = execute(TRAIN, artifacts.settings(epochs=1), inputs | {"start": str(trained)}, str(tmp_path / "train"))
+    said = capsys.readouterr().err
+    assert said.index("trained with another encoder") < said.index("train: 12 images")
+    assert [check.id for check in result.checks if not check.passed and check.severity == "warning"] == ["train.start"]
