@@ -118,6 +118,12 @@ class HeadSettings(Section):
     feed_forward: int = Field(3072, ge=8, description="width inside the feed-forward")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in attention and feed-forward")
 
+    @model_validator(mode="after")
+    def _divides(self) -> HeadSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads must divide hidden: {self.heads} does not divide {self.hidden}")
+        return self
+
 
 class AugmentSettings(Section):
     """Training augmentation, the same for student and teacher (F17)."""
@@ -281,7 +287,8 @@ def read_settings(params: str | Path | None, overrides: list[str] | None = None)
     where, content = _load(params)
     for override in overrides or []:
         _apply(content, override)
-        where = where or "--set"
+    if overrides:
+        where = f"{where} with --set" if where else "--set"
     try:
         return Settings.model_validate(content)
     except ValidationError as error:

@@ -98,7 +98,7 @@ class Cost:
         return [
             f"cards: {self.cards} x {self.card.name}",
             f"batch: {self.batch}, {math.ceil(self.batch / self.cards)} a card, micro-batch {self.micro_batch} "
-            f"(largest that fits: {self.largest})",
+            f"(largest that fits: {self.largest}{', and so train goes down to it' * (self.micro_batch > self.largest)})",
             f"memory: {self.memory:.1f} GiB of torch's tensors a card, of {self.card.memory:g}",
             f"work: {2 * self.operations.total / 1e9:.0f} GFLOP an image, {self.images:,} images x {self.epochs} "
             f"epochs, {self.steps:,} steps",
@@ -205,11 +205,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--descriptions", type=int, default=DESCRIPTIONS, help="of a tag (default %(default)s)")
     a = parser.parse_args(arguments)
     try:
-        settings = read_settings(a.recipe, a.set)
+        settings, on = read_settings(a.recipe, a.set), card(a.card)
+        for name in ("cards", "images", "tags", "descriptions"):
+            if getattr(a, name) is not None and getattr(a, name) < 1:
+                raise UserError(f"--{name} {getattr(a, name)}: give 1 or more")
         images = a.images or images_of(settings)
-        if not images or a.cards < 1:
-            raise UserError(f"{a.recipe} does not say how many images it is for: give --images (and 1 card or more)")
-        found = cost(settings, shape_of(settings, a.tags, a.descriptions), card(a.card), a.cards, images)
+        if not images:
+            raise UserError(f"{a.recipe} does not say how many images it is for: give --images")
+        found = cost(settings, shape_of(settings, a.tags, a.descriptions), on, a.cards, images)
     except UserError as error:
         print(f"ramflow: {error}", file=sys.stderr)
         sys.exit(2)

@@ -42,8 +42,10 @@ def _run(train: Stage, a: argparse.Namespace) -> None:
     if not a.out:
         raise UserError("train needs --out, the directory to write (or --profile STEPS)")
     remote = storage.is_remote(a.out)
-    if a.checkpoints and not storage.is_remote(a.checkpoints):
-        raise UserError(f"--checkpoints {a.checkpoints}: give an s3:// address; local ones are in OUT.partial anyway")
+    if a.checkpoints and not (storage.is_remote(a.checkpoints) and storage.split_address(a.checkpoints)[0]):
+        raise UserError(
+            f"--checkpoints {a.checkpoints}: give s3://BUCKET/PREFIX; local checkpoints are in OUT.partial anyway"
+        )
     checkpoints = a.checkpoints or (f"{a.out.rstrip('/')}.checkpoints" if remote else "")
     logs = a.logs or (None if remote else Path(f"{a.out.rstrip('/')}.logs"))
     execute(train, settings, given, a.out, enforce=a.enforce, options={"logs": logs, "checkpoints": checkpoints})

@@ -148,7 +148,7 @@ class Engine:
         if ranks.world() > 1:
             cards = [self.device] if self.device.type == "cuda" else None
             self.forward = DistributedDataParallel(
-                self.inner, cards, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.inner, cards, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
 
     def step(
