@@ -98,7 +98,7 @@ class Cost:
         return [
             f"cards: {self.cards} x {self.card.name}",
             f"batch: {self.batch}, {math.ceil(self.batch / self.cards)} a card, micro-batch {self.micro_batch} "
-            f"(largest that fits: {self.largest}{', and so train goes down to it' * (self.micro_batch > self.largest)})",
+            f"(largest that fits: {self.largest}{', which train goes down to' * (self.micro_batch > self.largest)})",
             f"memory: {self.memory:.1f} GiB of torch's tensors a card, of {self.card.memory:g}",
             f"work: {2 * self.operations.total / 1e9:.0f} GFLOP an image, {self.images:,} images x {self.epochs} "
             f"epochs, {self.steps:,} steps",
