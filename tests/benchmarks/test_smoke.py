@@ -67,8 +67,11 @@ def test_runs(name: str, options: Options, tmp_path: Path) -> None:
     records = read(tmp_path / "results.json")
     assert list(records) == [figure.name for figure in figures]
     assert all(figure.name.startswith(f"{name}.") for figure in figures)
-    least = 0 if name == "instabilities" else 1e-12  # nothing skipped of clean curves is a good figure
-    assert all(value >= least for figure in figures for value in (*figure.ours, *figure.baseline))
+    for figure in figures:
+        if figure.name == "training_step.monitors":
+            continue  # a difference of two times, which at this size is noise of either sign
+        least = 0 if name == "instabilities" else 1e-12  # nothing skipped of clean curves is a good figure
+        assert all(value >= least for value in (*figure.ours, *figure.baseline)), figure.name
     assert table(records).count("\n") == len(figures) + 1
 
 
